@@ -1,0 +1,248 @@
+"""The commands. Each reads `params.yaml`, runs a stage, and prints its result."""
+
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gdacli.artifacts import write_json
+from gdacli.errors import GdaError
+from gdacli.paths import METRICS
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    name="gdacli",
+    help="Find the images that a model learns late, generate faithful variants of just those, train, and prove "
+    "with statistics whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml, as in `dvc exp run -S`."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Directory = Annotated[Path, typer.Option("-C", "--directory", metavar="DIR", help="The project's folder.")]
+ArmName = Annotated[str | None, typer.Option("--arm", help="One arm; all of compare.arms when left out.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="One seed; all of compare.seeds when left out.")]
+
+
+@app.command()
+def prepare(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Turn the source (digits, an image folder, a table, a Hub id, shards) into WebDataset shards with fixed splits.
+
+    Example: `gdacli prepare -S data.image_size=32`
+    """
+    _run_stage("prepare", overrides, as_json, debug, directory)
+
+
+@app.command()
+def probe(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Train for a few epochs on the original images and record the logits of each after every epoch.
+
+    Example: `gdacli probe -S probe.epochs=4`
+    """
+    _run_stage("probe", overrides, as_json, debug, directory)
+
+
+@app.command()
+def select(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Find the late-learned images: score and choose by every strategy that the compared arms use.
+
+    Example: `gdacli select -S select.share=0.3`
+    """
+    _run_stage("select", overrides, as_json, debug, directory)
+
+
+@app.command()
+def fit(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Train the embedded generator on the train split alone.
+
+    Example: `gdacli fit -S fit.updates=5000`
+    """
+    _run_stage("fit", overrides, as_json, debug, directory)
+
+
+@app.command()
+def generate(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Make the pool: every synthetic image that the compared arms need, each once; images made before are reused.
+
+    Example: `gdacli generate -S generate.guidance_scale=2`
+    """
+    _run_stage("generate", overrides, as_json, debug, directory)
+
+
+@app.command()
+def mix(
+    arm: ArmName = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Write an arm down: the list of samples to train on.
+
+    Example: `gdacli mix --arm targeted`
+    """
+    _run_stage("mix", overrides, as_json, debug, directory, arm=arm)
+
+
+@app.command()
+def train(
+    arm: ArmName = None,
+    seed: SeedOption = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Train a classifier from scratch on an arm's mix.
+
+    Example: `gdacli train --arm targeted --seed 0`
+    """
+    _run_stage("train", overrides, as_json, debug, directory, arm=arm, seed=seed)
+
+
+@app.command()
+def evaluate(
+    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+) -> None:
+    """Test every compared arm, say with statistics whether it helped, and write the report.
+
+    Example: `gdacli evaluate --json`
+    """
+    _run_stage("evaluate", overrides, as_json, debug, directory)
+
+
+@app.command()
+def clean(as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()) -> None:
+    """Remove the mixes, trainings and figures of arms and seeds that `compare` no longer lists.
+
+    Example: `gdacli clean`
+    """
+    _run_stage("clean", None, as_json, debug, directory, versioned=False)
+
+
+@app.command()
+def init(
+    project: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new project's folder.")] = None,
+    source: Annotated[str, typer.Option(help="digits, a folder of images, tables or shards, or a Hub id.")] = "digits",
+    update: Annotated[bool, typer.Option("--update", help="Take over this gdacli's stage versions; keep the rest.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make a project for your own data: params.yaml, dvc.yaml, .gitignore, git and DVC.
+
+    Example: `gdacli init shoes --source ~/photos/shoes`
+    """
+    from gdacli.stages import init as stage
+
+    def work() -> dict[str, Any]:
+        return stage.update(project or Path()) if update else stage.run(project, source)
+
+    _guard(lambda: _show(work(), stage.summary, as_json), debug)
+
+
+def _run_stage(
+    name: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    debug: bool,
+    directory: Path,
+    versioned: bool = True,
+    **arguments: Any,
+) -> None:
+    def work() -> None:
+        from gdacli.params import load_params
+
+        if not directory.is_dir():
+            raise GdaError(f"-C {directory}: there is no such folder")
+        os.chdir(directory)
+        params = load_params(Path(), overrides or ())
+        stage = import_module(f"gdacli.stages.{name}")
+        if versioned:
+            _check_version(name, stage.VERSION, params.versions)
+        start = time.monotonic()
+        result = stage.run(params, **arguments)
+        if versioned:
+            seconds = round(time.monotonic() - start, 3)
+            for file, figures in _metrics(name, result, seconds, **arguments):
+                write_json(METRICS / file, figures)
+        _show(result, stage.summary, as_json)
+
+    _guard(work, debug)
+
+
+def _check_version(name: str, version: int, versions: dict[str, int] | None) -> None:
+    if versions is not None and versions.get(name) != version:
+        raise GdaError(
+            f"params.yaml: versions.{name}: found {versions.get(name)}, this gdacli's {name} is version {version} and "
+            "gives other results: run `gdacli init --update` to take it over, or install the gdacli of the project"
+        )
+
+
+def _metrics(name: str, result: dict[str, Any], seconds: float, **arguments: Any) -> list[tuple[str, dict[str, Any]]]:
+    if name == "train":
+        return [(f"train/{run}.json", figures) for run, figures in result["runs"].items()]
+    if name == "mix":
+        return [(f"mix/{arm}.json", figures) for arm, figures in result["arms"].items()]
+    return [(f"{name}.json", {**result, "seconds": seconds})]
+
+
+def _show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result), flush=True)
+
+
+def _guard(work: Callable[[], None], debug: bool) -> None:
+    try:
+        work()
+    except KeyboardInterrupt:
+        _fail("interrupted: nothing half-written is left; run the same command again to go on", EXIT_INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _fail(_one_line(error), EXIT_ERROR)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, GdaError):
+        return text
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "No space left" in text or "os error 28" in text or "os error 27" in text:
+        return f"the disk is full ({text}): free some space and run the same command again; nothing half-written is left"
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,66 @@
+"""Progress on stderr: a bar with the time left on a terminal, plain lines when piped."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+Advance = Callable[..., None]
+"""`advance(count=1, note="")`: `count` units are done; `note` says how it goes (a loss, a name)."""
+
+
+def say(message: str) -> None:
+    """Print one line to stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str) -> Iterator[Advance]:
+    """Show the progress of a step of `total` units; yields the function to call after each piece of work."""
+    if sys.stderr.isatty():
+        with _bar(title, total, unit) as advance:
+            yield advance
+    else:
+        yield _lines(title, total, unit)
+
+
+@contextmanager
+def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def advance(count: int = 1, note: str = "") -> None:
+            bar.update(task, advance=count, **({"note": note} if note else {}))
+
+        yield advance
+
+
+def _lines(title: str, total: int, unit: str) -> Advance:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        left = (now - start) / done * (total - done) if done else 0.0
+        timing = f"{left:.0f} s left" if done < total else f"{now - start:.1f} s"
+        say(f"{title}: {done}/{total} {unit}, {timing}" + (f", {note}" if note else ""))
+
+    return advance

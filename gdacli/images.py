@@ -1,0 +1,130 @@
+"""Decode any image to what a person sees, in RGB; resize; encode losslessly."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Resize = Literal["crop", "squash", "pad"]
+
+EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+"""The formats that are stored as they came, with the extension that they get in a shard."""
+
+_FORMATS = (*EXTENSIONS, "BMP", "GIF", "TIFF", "PPM")
+_EXIF_ORIENTATION = 0x0112
+_PNG_BIT_DEPTH_AT = 24
+
+# What Pillow raises for malformed files (TRAPS: not only OSError).
+_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class BadImage(Exception):
+    """Bytes that do not decode to an image; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an encoded image tells without decoding the pixels."""
+
+    format: str
+    """Pillow's name: PNG, JPEG..."""
+    size: tuple[int, int]
+    """(width, height) in pixels as stored, before EXIF rotation."""
+    plain: bool
+    """True if the stored pixels are already upright 8-bit RGB, so that the bytes can be kept."""
+
+
+def read_header(encoded: bytes) -> Header:
+    """Read the header of an encoded image.
+
+    Raises:
+        BadImage: not an image of a known format.
+    """
+    with _open(encoded) as image:
+        upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        deep = image.format == "PNG" and encoded[_PNG_BIT_DEPTH_AT] == 16
+        plain = image.mode == "RGB" and upright and not deep and "transparency" not in image.info
+        return Header(format=image.format or "", size=image.size, plain=plain and image.format in EXTENSIONS)
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """Decode to upright 8-bit RGB, as a viewer would show it.
+
+    EXIF rotation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits, of an animation the
+    first frame is taken.
+
+    Raises:
+        BadImage: the bytes do not decode, or decode short.
+    """
+    with _open(encoded) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+        except _DECODE_ERRORS as error:
+            raise BadImage(_reason(error)) from error
+        return _to_rgb(upright)
+
+
+def decode_array(encoded: bytes) -> np.ndarray:
+    """Decode to uint8 [3, H, W]."""
+    return np.asarray(decode(encoded)).transpose(2, 0, 1)
+
+
+def resize_to(image: Image.Image, size: int, how: Resize) -> Image.Image:
+    """Make an RGB image `size` x `size` pixels, antialiased (Lanczos).
+
+    Args:
+        how: `crop` scales the shorter side and cuts the centre, `squash` ignores the aspect ratio, `pad` scales the
+            longer side and fills up with black.
+    """
+    if image.size == (size, size):
+        return image
+    if how == "crop":
+        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    if how == "pad":
+        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS)
+    return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def encode_png(image: Image.Image | np.ndarray) -> bytes:
+    """Encode an RGB image, or uint8 [3, H, W], as PNG without metadata."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    buffer = io.BytesIO()
+    image.info = {}
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    except _DECODE_ERRORS as error:
+        raise BadImage(_reason(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        wide = np.asarray(image).astype(np.float64)
+        top = 65535 if wide.max(initial=0) > 255 or image.mode.startswith("I;16") else 255
+        return Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image that can be read (" + ", ".join(_FORMATS) + ")"
+    return str(error) or type(error).__name__

@@ -1,0 +1,25 @@
+"""Where each artifact of a project lies, relative to its folder."""
+
+from pathlib import Path
+
+DATA = Path("data")
+SOURCE = DATA / "source"
+PROBE = DATA / "probe"
+SELECTION = DATA / "selection"
+GENERATOR = DATA / "generator"
+SYNTHETIC = DATA / "synthetic"
+MIX = DATA / "mix"
+TRAIN = DATA / "train"
+EVALUATION = DATA / "evaluation"
+METRICS = DATA / "metrics"
+PLOTS = DATA / "plots"
+
+
+def mix_file(arm: str) -> Path:
+    """Return the mix of an arm."""
+    return MIX / f"{arm}.parquet"
+
+
+def run_name(arm: str, seed: int) -> str:
+    """Return the name of a training: `<arm>-<seed>`."""
+    return f"{arm}-{seed}"

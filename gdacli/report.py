@@ -1,0 +1,281 @@
+"""The report: what was compared, whether it helped, and what the images look like."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from gdacli.images import encode_png
+from gdacli.metrics import Difference, Estimate
+
+_COLOURS = ("#4c566a", "#b4690e", "#2f7d5b", "#b5365b", "#3567b0", "#7b52ab", "#8a8a1c", "#1f8a9c", "#a0522d", "#666666")
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What is known of an arm after all its seeds; errors and F1 in percent."""
+
+    name: str
+    description: str
+    errors: list[float]
+    """Test error per seed."""
+    error: Estimate
+    balanced_error: Estimate
+    macro_f1: Estimate
+    late_error: Estimate
+    """On the late-learned test images."""
+    early_error: Estimate
+    class_errors: list[float]
+    """Mean over seeds, per class."""
+    updates: int
+    images_seen: int
+    mix_size: int
+    """Images an epoch, repeats counted."""
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """A training image, uint8 [3, H, W], beside its variants (None where the pool has none)."""
+
+    key: str
+    class_name: str
+    source: np.ndarray
+    variants: list[np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Late-learned images with a variant per strength, and early-learned ones."""
+
+    strengths: list[float]
+    late: list[GalleryRow]
+    early: list[GalleryRow]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report says."""
+
+    class_names: list[str]
+    seeds: list[int]
+    num_train: int
+    num_test: int
+    num_late: int
+    """Late-learned test images."""
+    arms: list[ArmResult]
+    differences: dict[str, dict[str, Difference]]
+    """Reference -> arm -> paired difference in error."""
+    selection: dict[str, Any]
+    curves: dict[str, dict[str, list[float]]]
+    probe_curve: dict[str, list[float]]
+    gallery: Gallery
+    settings: dict[str, Any]
+
+    @property
+    def equal_updates(self) -> bool:
+        """True if every arm made the same number of updates."""
+        return len({arm.updates for arm in self.arms}) == 1
+
+    def headlines(self) -> list[str]:
+        """Say in plain words how each arm compares with the first reference."""
+        if not self.differences:
+            return ["No arm called original or upsample was run, so there is nothing to compare with."]
+        reference, differences = next(iter(self.differences.items()))
+        return [f"{arm} against {reference}: {in_words(difference)}" for arm, difference in differences.items()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures, without images."""
+        return {
+            "seeds": self.seeds,
+            "num_train": self.num_train,
+            "num_test": self.num_test,
+            "num_late_test": self.num_late,
+            "class_names": self.class_names,
+            "arms": {arm.name: _finite(asdict(arm)) for arm in self.arms},
+            "differences": {
+                reference: {arm: {**_finite(asdict(d)), "significant": d.significant} for arm, d in by_arm.items()}
+                for reference, by_arm in self.differences.items()
+            },
+        }
+
+    def to_metrics(self) -> dict[str, Any]:
+        """Return the figures that `dvc metrics` and `dvc exp show` compare."""
+        arms = {
+            arm.name: {
+                "error": round(arm.error.mean, 4),
+                **({"error_sd": round(arm.error.sd, 4)} if arm.error.sd is not None else {}),
+                "balanced_error": round(arm.balanced_error.mean, 4),
+                "macro_f1": round(arm.macro_f1.mean, 4),
+                "late_error": round(arm.late_error.mean, 4),
+                "early_error": round(arm.early_error.mean, 4),
+                "updates": arm.updates,
+            }
+            for arm in self.arms
+        }
+        return _finite({"arms": arms, "num_seeds": len(self.seeds)})
+
+
+def in_words(difference: Difference) -> str:
+    """Say a difference in test error as a sentence's end.
+
+    >>> in_words(Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013))
+    '0.50 points lower error (95 % interval -0.75 to -0.25, p = 0.013, 3 seeds)'
+    """
+    size = f"{abs(difference.mean):.2f} points {'lower' if difference.mean < 0 else 'higher'} error"
+    if difference.low is None:
+        return f"{size} with one seed: whether it is chance cannot be told"
+    p_value = "" if difference.p_value is None else f", p = {difference.p_value:.2g}"
+    detail = f"95 % interval {difference.low:.2f} to {difference.high:.2f}{p_value}, {difference.num} seeds"
+    if difference.significant:
+        return f"{size} ({detail})"
+    return f"no significant difference ({difference.mean:+.2f} points, {detail})"
+
+
+def spread(value: Estimate, digits: int = 2) -> str:
+    """Write an estimate as mean ± standard deviation.
+
+    >>> spread(Estimate(4.417, 0.12, 4.1, 4.7, 3))
+    '4.42 ± 0.12'
+    """
+    if math.isnan(value.mean):
+        return "none"
+    return f"{value.mean:.{digits}f}" + (f" ± {value.sd:.{digits}f}" if value.sd is not None else "")
+
+
+def interval(value: Estimate, digits: int = 2) -> str:
+    """Write the 95 % interval of an estimate."""
+    return "-" if value.low is None else f"{value.low:.{digits}f} to {value.high:.{digits}f}"
+
+
+def render_markdown(report: Report) -> str:
+    """Return the table of arms and what it says, readable as plain text."""
+    header = ["arm", "test error %", "95 % interval", "late-learned %", "early-learned %", "updates", "images seen"]
+    references = list(report.differences)
+    header += [f"minus {reference}" for reference in references]
+    rows = []
+    for arm in report.arms:
+        row = [arm.name, spread(arm.error), interval(arm.error), spread(arm.late_error), spread(arm.early_error)]
+        row += [str(arm.updates), str(arm.images_seen)]
+        for reference in references:
+            difference = report.differences[reference].get(arm.name)
+            row.append("" if difference is None else f"{difference.mean:+.2f} ({interval(difference)})")
+        rows.append(row)
+    lines = [
+        f"Test error on {report.num_test} images ({report.num_late} late-learned), mean ± standard deviation over "
+        f"{len(report.seeds)} seeds; {report.num_train} training images.",
+        "",
+        *_aligned([header, *rows]),
+        "",
+        *[f"- {line}" for line in report.headlines()],
+        f"- {_caveat(report)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_html(report: Report) -> str:
+    """Return the whole report as one HTML page that loads nothing from elsewhere."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"spread": spread, "interval": interval, "picture": _picture}
+    template = environment.from_string(files("gdacli").joinpath("templates/report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        caveat=_caveat(report),
+        interval_plot=_interval_plot(report),
+        curve_plot=_curve_plot(report),
+        probe_plot=_probe_plot(report),
+    )
+
+
+def _caveat(report: Report) -> str:
+    updates = (
+        "Every arm made the same number of updates"
+        if report.equal_updates
+        else "The arms made different numbers of updates, so a gain may come from longer training"
+    )
+    return (
+        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the test images fixed; they "
+        "are not corrected for the number of comparisons."
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _picture(image: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
+
+
+def _interval_plot(report: Report) -> str:
+    figure, axes = _figure(0.9 + 0.42 * len(report.arms))
+    for row, arm in enumerate(report.arms):
+        colour = _COLOURS[row % len(_COLOURS)]
+        if arm.error.low is not None:
+            axes.plot([arm.error.low, arm.error.high], [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="round")
+        axes.plot(arm.errors, [row] * len(arm.errors), "o", ms=4, color=colour, alpha=0.6, mew=0)
+        axes.plot([arm.error.mean], [row], "D", ms=7, color=colour)
+    axes.set_yticks(range(len(report.arms)), [arm.name for arm in report.arms])
+    axes.set_ylim(len(report.arms) - 0.5, -0.5)
+    axes.set_xlabel("test error, %")
+    axes.grid(axis="x", alpha=0.25)
+    return _svg(figure)
+
+
+def _curve_plot(report: Report) -> str:
+    figure, axes = _figure(3.2)
+    for row, (name, curve) in enumerate(report.curves.items()):
+        axes.plot(curve["updates"], curve["error"], color=_COLOURS[row % len(_COLOURS)], lw=1.6, label=name)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("train error, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=3)
+    return _svg(figure)
+
+
+def _probe_plot(report: Report) -> str:
+    figure, axes = _figure(2.6)
+    axes.plot(report.probe_curve["epoch"], report.probe_curve["error"], "o-", ms=4, color=_COLOURS[4], lw=1.6)
+    axes.axvline(report.selection["separation_epoch"], color=_COLOURS[3], lw=1.2, ls="--", label="separation epoch")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("train error, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "gdacli", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

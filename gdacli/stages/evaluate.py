@@ -1,0 +1,228 @@
+"""`gdacli evaluate`: test every compared arm, say whether it helped, and write the report."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gdacli.arms import Arm, milli, synthetic_key
+from gdacli.artifacts import new_directory, read_json, require, write_json
+from gdacli.console import progress, say
+from gdacli.images import decode_array
+from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
+from gdacli.models import load_checkpoint
+from gdacli.params import Params
+from gdacli.paths import EVALUATION, PLOTS, PROBE, SELECTION, SOURCE, SYNTHETIC, TRAIN, mix_file, run_name
+from gdacli.prepared import Prepared, read_prepared, read_strategies
+from gdacli.report import ArmResult, Gallery, GalleryRow, Report, render_html, render_markdown
+from gdacli.selection import is_late
+from gdacli.shards import read_shard
+from gdacli.tables import read_table, write_csv, write_table
+from gdacli.training import predict, set_up
+
+VERSION = 1
+
+REFERENCES = ("original", "upsample")
+_GALLERY_CLASSES = 10
+
+
+def run(params: Params) -> dict[str, Any]:
+    """Write `data/evaluation`; returns errors per arm over seeds and paired differences to the references."""
+    arms, seeds = params.compared_arms(), params.compare.seeds
+    for name in arms:
+        for seed in seeds:
+            require(TRAIN / run_name(name, seed) / "model.safetensors", f"gdacli train --arm {name} --seed {seed}")
+    _name_leftovers(arms, seeds)
+    prepared = read_prepared(SOURCE)
+    device = set_up(params.compute.device, params.compute.threads)
+    keys, labels, arrays = prepared.load("test")
+    images = torch.from_numpy(arrays).to(device)
+    late = _late_learned(images, labels, device)
+    predictions: dict[tuple[str, int], np.ndarray] = {}
+    columns: dict[str, list[Any]] = {name: [] for name in ("key", "label", "arm", "seed", "prediction", "confidence")}
+    with progress("evaluate", len(arms) * len(seeds), "models") as advance:
+        for name in arms:
+            for seed in seeds:
+                model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
+                probabilities = predict(model, images).softmax(1).numpy()
+                predictions[name, seed] = probabilities.argmax(1)
+                cells = (keys, labels.tolist(), [name] * len(keys), [seed] * len(keys))
+                cells += (predictions[name, seed].tolist(), probabilities.max(1).tolist())
+                for column, values in zip(columns.values(), cells, strict=True):
+                    column += values
+                advance(note=f"{run_name(name, seed)}: {error_rate(predictions[name, seed], labels):.2f} %")
+    results = [_arm_result(name, seeds, predictions, labels, late, prepared, params) for name in arms]
+    by_name = {result.name: result for result in results}
+    differences = {
+        reference: {
+            result.name: paired_difference(result.errors, by_name[reference].errors)
+            for result in results
+            if result.name != reference
+        }
+        for reference in REFERENCES
+        if reference in by_name
+    }
+    selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
+    report = Report(
+        class_names=prepared.class_names,
+        seeds=seeds,
+        num_train=prepared.splits["train"].count,
+        num_test=len(labels),
+        num_late=int(late.sum()),
+        arms=results,
+        differences=differences,
+        selection=selection,
+        curves={name: _curves(name, seeds) for name in arms},
+        probe_curve=_read_csv(PROBE / "curve.csv"),
+        gallery=_gallery(arms, prepared),
+        settings={"generate": params.generate.model_dump(), "train": params.train.model_dump(exclude_defaults=True)},
+    )
+    with new_directory(EVALUATION) as folder:
+        write_table(folder / "predictions.parquet", columns)
+        write_json(folder / "results.json", report.to_json())
+        (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
+        (folder / "report.html").write_text(render_html(report), encoding="utf-8")
+    _write_plots(report)
+    return report.to_metrics()
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Show the table of arms and say where the report is."""
+    text = (EVALUATION / "report.md").read_text(encoding="utf-8")
+    return f"{text}\nreport: {EVALUATION / 'report.html'}"
+
+
+def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:
+    listed = {run_name(name, seed) for name in arms for seed in seeds}
+    left = sorted(path.name for path in TRAIN.iterdir() if path.is_dir() and path.name not in listed)
+    if left:
+        say(f"note: {', '.join(left)} in {TRAIN} are not in compare and not evaluated; `gdacli clean` removes them")
+
+
+def _late_learned(images: torch.Tensor, labels: np.ndarray, device: torch.device) -> np.ndarray:
+    probe = load_checkpoint(require(PROBE, "gdacli probe")).to(device)
+    with np.load(require(SELECTION / "centroids.npz", "gdacli select"), allow_pickle=False) as file:
+        return is_late(predict(probe, images).numpy(), labels, file["centroids"])
+
+
+def _arm_result(
+    name: str,
+    seeds: list[int],
+    predictions: dict[tuple[str, int], np.ndarray],
+    labels: np.ndarray,
+    late: np.ndarray,
+    prepared: Prepared,
+    params: Params,
+) -> ArmResult:
+    guesses = [predictions[name, seed] for seed in seeds]
+    histories = [_read_csv(TRAIN / run_name(name, seed) / "history.csv") for seed in seeds]
+    return ArmResult(
+        name=name,
+        description=_describe(params.arm(name)),
+        errors=[error_rate(guess, labels) for guess in guesses],
+        error=estimate([error_rate(guess, labels) for guess in guesses]),
+        balanced_error=estimate([balanced_error(guess, labels) for guess in guesses]),
+        macro_f1=estimate([macro_f1(guess, labels) for guess in guesses]),
+        late_error=estimate([error_rate(guess[late], labels[late]) for guess in guesses]),
+        early_error=estimate([error_rate(guess[~late], labels[~late]) for guess in guesses]),
+        class_errors=np.mean([class_errors(guess, labels, prepared.num_classes) for guess in guesses], axis=0).tolist(),
+        updates=int(histories[0]["updates"][-1]),
+        images_seen=int(histories[0]["images"][-1]),
+        mix_size=_mix_size(name),
+    )
+
+
+def _describe(arm: Arm) -> str:
+    if arm.add is None:
+        return "the original images"
+    if arm.add == "sampled":
+        return f"+ {arm.num_images} sampled images, no source"
+    which = {"all": "all images", "cluster": "late-learned images"}.get(arm.select or "", f"{arm.select} images")
+    if arm.add == "copies":
+        return f"{which} shown {arm.k} times"
+    strengths = ", ".join(f"{strength:g}" for strength in arm.strengths)
+    variants = f", {arm.variants} each" if arm.variants > 1 else ""
+    return f"+ variants of {which} at {strengths}{variants}"
+
+
+def _mix_size(arm: str) -> int:
+    return int(read_table(require(mix_file(arm), f"gdacli mix --arm {arm}"))["repeats"].sum())
+
+
+def _curves(arm: str, seeds: list[int]) -> dict[str, list[float]]:
+    histories = [_read_csv(TRAIN / run_name(arm, seed) / "history.csv") for seed in seeds]
+    return {name: np.mean([history[name] for history in histories], axis=0).tolist() for name in histories[0]}
+
+
+def _read_csv(path: Path) -> dict[str, list[float]]:
+    with require(path, "gdacli train").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def _gallery(arms: dict[str, Arm], prepared: Prepared) -> Gallery:
+    """Take of each class the latest-learned image that has variants, and the earliest-learned one for contrast."""
+    index = prepared.train_index()
+    score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
+    pool = read_table(SYNTHETIC / "index.parquet") if (SYNTHETIC / "index.parquet").exists() else {"key": [], "shard": []}
+    shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
+    strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
+
+    def variants(row: int) -> list[str]:
+        return [synthetic_key(index["key"][row], strength, 0) for strength in strengths]
+
+    late_rows, early_rows = [], []
+    for label in range(min(prepared.num_classes, _GALLERY_CLASSES)):
+        members = np.flatnonzero(index["label"] == label)
+        ranked = members[np.argsort(-score[members], kind="stable")]
+        late = [row for row in ranked if chosen[row]]
+        with_variants = [row for row in late if any(key in shard_of for key in variants(row))]
+        late_rows += (with_variants or late)[:1]
+        early_rows += [row for row in ranked[::-1] if not chosen[row]][:1]
+    wanted = {SOURCE / index["shard"][row]: set[str]() for row in late_rows + early_rows}
+    for row in late_rows + early_rows:
+        wanted[SOURCE / index["shard"][row]].add(index["key"][row])
+    for row in late_rows:
+        for key in variants(row):
+            if key in shard_of:
+                wanted.setdefault(SYNTHETIC / shard_of[key], set()).add(key)
+    images = {
+        sample.key: decode_array(sample.image)
+        for shard, keys in wanted.items()
+        for sample in read_shard(shard)
+        if sample.key in keys
+    }
+
+    def gallery_row(row: int) -> GalleryRow:
+        key = index["key"][row]
+        made = [images.get(name) for name in variants(row)] if row in late_rows else []
+        return GalleryRow(key, prepared.class_names[index["label"][row]], images[key], made)
+
+    return Gallery(
+        strengths=[strength / 1000 for strength in strengths],
+        late=[gallery_row(row) for row in late_rows],
+        early=[gallery_row(row) for row in early_rows],
+    )
+
+
+def _write_plots(report: Report) -> None:
+    write_csv(
+        PLOTS / "arms.csv",
+        ["arm", "seed", "error", "updates"],
+        [
+            [arm.name, seed, error, arm.updates]
+            for arm in report.arms
+            for seed, error in zip(report.seeds, arm.errors, strict=True)
+        ],
+    )
+    write_csv(
+        PLOTS / "training.csv",
+        ["arm", "updates", "loss", "error"],
+        [
+            [name, int(updates), loss, error]
+            for name, curve in report.curves.items()
+            for updates, loss, error in zip(curve["updates"], curve["loss"], curve["error"], strict=True)
+        ],
+    )

@@ -1,0 +1,78 @@
+"""`gdacli probe`: train a few epochs on the original images and record what the model says of each after every epoch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from gdacli.artifacts import new_directory, write_json
+from gdacli.console import progress
+from gdacli.models import create_model, timm_config
+from gdacli.params import Params
+from gdacli.paths import PLOTS, PROBE, SOURCE
+from gdacli.prepared import read_prepared
+from gdacli.selection import cross_entropy
+from gdacli.tables import write_csv
+from gdacli.training import Epoch, num_batches, predict, set_up, train_classifier
+
+VERSION = 1
+
+
+def run(params: Params) -> dict[str, Any]:
+    """Write `data/probe`; returns the curve and the state at the separation epoch."""
+    probe = params.probe
+    prepared = read_prepared(SOURCE)
+    size = prepared.square_size()
+    device = set_up(params.compute.device, params.compute.threads)
+    keys, labels, arrays = prepared.load("train")
+    images = torch.from_numpy(arrays).to(device)
+    model = create_model(probe.model, prepared.num_classes, probe.model_args, probe.seed).to(device)
+    separation = probe.separation_epoch or probe.epochs
+    recorded: list[np.ndarray] = []
+    curve: list[list[float]] = []
+    with new_directory(PROBE) as folder, progress("probe", probe.epochs, "epochs") as advance:
+
+        def on_epoch(epoch: Epoch) -> None:
+            logits = predict(model, images).numpy()
+            recorded.append(logits)
+            loss = float(cross_entropy(logits, labels).mean())
+            error = float(100 * (logits.argmax(1) != labels).mean())
+            curve.append([epoch.epoch, epoch.updates, loss, error])
+            if epoch.epoch == separation:
+                save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+            advance(note=f"train error {error:.1f} %")
+
+        train_classifier(
+            model,
+            images,
+            torch.from_numpy(labels).to(device),
+            torch.ones(len(keys), dtype=torch.int64),
+            num_classes=prepared.num_classes,
+            updates=probe.epochs * num_batches(len(keys), probe.batch_size),
+            batch_size=probe.batch_size,
+            lr=probe.lr,
+            momentum=probe.momentum,
+            weight_decay=probe.weight_decay,
+            schedule="constant",
+            augmentations=probe.augment.model_dump(exclude_none=True),
+            seed=probe.seed,
+            on_epoch=on_epoch,
+        )
+        logits = np.stack(recorded)
+        np.savez(folder / "outputs.npz", key=np.array(keys), label=labels, logits=logits, separation_epoch=separation)
+        config = timm_config(probe.model, model, prepared.class_names, size, probe.model_args)
+        write_json(folder / "config.json", config)
+        header = ["epoch", "updates", "loss", "error"]
+        write_csv(folder / "curve.csv", header, curve)
+    write_csv(PLOTS / "probe.csv", header, curve)
+    _, updates, loss, error = curve[separation - 1]
+    return {"separation_epoch": separation, "updates": updates, "train_loss": loss, "train_error": error}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Say the result in a line."""
+    return (
+        f"after epoch {result['separation_epoch']} ({result['updates']} updates): train error "
+        f"{result['train_error']:.1f} %, loss {result['train_loss']:.3f} -> {PROBE}"
+    )

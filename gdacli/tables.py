@@ -1,0 +1,64 @@
+"""Parquet tables whose bytes depend on their rows alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gdacli.artifacts import new_file
+from gdacli.errors import GdaError
+
+
+class TableWriter:
+    """Writes a table piece by piece, one row group each; a context manager. Nothing is written before the first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def append(self, columns: dict[str, Any]) -> None:
+        """Add rows: columns (lists or arrays of one length) as in the pieces before."""
+        table = pa.table(columns)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def write_table(path: Path, columns: dict[str, Any]) -> None:
+    """Write columns (lists or arrays of one length) as parquet, whole or not at all."""
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a parquet file of ours: text columns as lists, others as NumPy arrays.
+
+    Raises:
+        GdaError: the file is damaged.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise GdaError(f"{path}: not a readable parquet file ({error}): make or pull it again") from error
+    return {
+        name: column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """Write a small table as CSV; numbers get 6 significant digits."""
+    import csv
+
+    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
