@@ -151,7 +151,9 @@ def clean(as_json: AsJson = False, debug: Debug = False, directory: Directory = 
 def init(
     project: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new project's folder.")] = None,
     source: Annotated[str, typer.Option(help="digits, a folder of images, tables or shards, or a Hub id.")] = "digits",
-    update: Annotated[bool, typer.Option("--update", help="Take over this gdacli's stage versions; keep the rest.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take over this gdacli's stage versions; keep the rest.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -234,7 +236,9 @@ def _one_line(error: Exception) -> str:
         return text
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full or "No space left" in text or "os error 28" in text or "os error 27" in text:
-        return f"the disk is full ({text}): free some space and run the same command again; nothing half-written is left"
+        return (
+            f"the disk is full ({text}): free some space and run the same command again; nothing half-written is left"
+        )
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 

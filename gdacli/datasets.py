@@ -1,6 +1,5 @@
 """Where images come from: bundled digits, an image folder, a table or Hub dataset, WebDataset shards."""
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -23,9 +22,7 @@ _SPLIT_OF_NAME = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
-)
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 _TABLE_SUFFIXES = (".parquet", ".arrow")
 _CLASS_LISTS = ("classes.txt", "classnames.txt")
 
@@ -182,7 +179,9 @@ def _open_folder(root: Path) -> Source:
     if not root.is_dir():
         raise GdaError(f"data.source: {root} is not a folder, and not a parquet, Arrow or tar file")
     children = {child.name: child for child in sorted(root.iterdir()) if child.is_dir() and child.name[0] != "."}
-    split_folders = {_SPLIT_OF_NAME[name.lower()]: path for name, path in children.items() if name.lower() in _SPLIT_OF_NAME}
+    split_folders = {
+        _SPLIT_OF_NAME[name.lower()]: path for name, path in children.items() if name.lower() in _SPLIT_OF_NAME
+    }
     if "train" not in split_folders:
         split_folders = {"train": root}
     class_names = _subfolders(split_folders["train"])
@@ -371,7 +370,7 @@ def _table_reader(
     def load(cell: Any) -> bytes:
         if isinstance(cell, dict) and cell.get("bytes") is not None:
             return cell["bytes"]
-        if isinstance(cell, dict) and cell.get("path") and os.path.exists(cell["path"]):
+        if isinstance(cell, dict) and cell.get("path") and Path(cell["path"]).exists():
             return Path(cell["path"]).read_bytes()
         return b""
 

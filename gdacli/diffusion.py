@@ -1,6 +1,7 @@
 """Noise schedules and solvers: from a strength to the timesteps it means, and from noise back to an image.
 
-Notation: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, timesteps t = 0 .. T-1, clean images have alpha_bar 1.
+Notation: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, timesteps t = 0 .. T-1; clean images have
+alpha_bar 1.
 """
 
 from __future__ import annotations

@@ -18,10 +18,17 @@ _EXIF_ORIENTATION = 0x0112
 _PNG_BIT_DEPTH_AT = 24
 
 # What Pillow raises for malformed files (TRAPS: not only OSError).
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
-class BadImage(Exception):
+class BadImageError(Exception):
     """Bytes that do not decode to an image; the message says why."""
 
 
@@ -41,7 +48,7 @@ def read_header(encoded: bytes) -> Header:
     """Read the header of an encoded image.
 
     Raises:
-        BadImage: not an image of a known format.
+        BadImageError: not an image of a known format.
     """
     with _open(encoded) as image:
         upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
@@ -57,7 +64,7 @@ def decode(encoded: bytes) -> Image.Image:
     first frame is taken.
 
     Raises:
-        BadImage: the bytes do not decode, or decode short.
+        BadImageError: the bytes do not decode, or decode short.
     """
     with _open(encoded) as image:
         try:
@@ -67,7 +74,7 @@ def decode(encoded: bytes) -> Image.Image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
         except _DECODE_ERRORS as error:
-            raise BadImage(_reason(error)) from error
+            raise BadImageError(_reason(error)) from error
         return _to_rgb(upright)
 
 
@@ -109,7 +116,7 @@ def _open(encoded: bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except _DECODE_ERRORS as error:
-        raise BadImage(_reason(error)) from error
+        raise BadImageError(_reason(error)) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

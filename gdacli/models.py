@@ -29,7 +29,11 @@ class ConvNet(nn.Module):
         channels = 3
         for stage in range(3):
             for _ in range(2):
-                layers += [nn.Conv2d(channels, width << stage, 3, padding=1, bias=False), nn.BatchNorm2d(width << stage), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(channels, width << stage, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width << stage),
+                    nn.ReLU(),
+                ]
                 channels = width << stage
             if stage < 2:
                 layers.append(nn.MaxPool2d(2))

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gdacli.arms import Arm, milli
-from gdacli.diffusion import SOLVERS, num_denoising_steps
+from gdacli.diffusion import num_denoising_steps
 from gdacli.errors import GdaError
 from gdacli.generators import BACKENDS
 from gdacli.selection import RANKINGS, STRATEGIES
@@ -37,7 +37,9 @@ class Data(Section):
     revision: str | None = Field(None, description="revision of a Hub dataset")
     image_size: Annotated[int, Field(ge=4, le=4096)] | None = Field(None, description="pixels; null keeps the sizes")
     resize: Literal["crop", "squash", "pad"] = Field("crop", description="how images become square")
-    train_fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of each class's train images kept")
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of each class's train images kept"
+    )
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of train set apart")
     test_fraction: Fraction = Field(0.2, description="share set apart as test where the source has no test split")
     seed: Seed = Field(0, description="of the splits")
@@ -113,8 +115,12 @@ class Fit(Section):
     batch_size: Positive = 128
     lr: Annotated[float, Field(gt=0)] = 1e-3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="of the averaged weights that are saved")
-    class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share trained without class, for guidance")
-    block_out_channels: Annotated[list[Positive], Field(min_length=1)] = Field([32, 64], description="channels per level")
+    class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share trained without class, for guidance"
+    )
+    block_out_channels: Annotated[list[Positive], Field(min_length=1)] = Field(
+        [32, 64], description="channels per level"
+    )
     layers_per_block: Positive = 1
     flip: bool = Field(False, description="also train on mirrored images")
     seed: Seed = 0
@@ -370,7 +376,7 @@ def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:
             continue  # a name chosen by the user, such as an arm's
-        inner = [kind for kind in _models_in(field.annotation)]
+        inner = _models_in(field.annotation)
         if not inner:
             return []
         model = inner[0]

@@ -171,5 +171,5 @@ def dataset_card(class_names: Sequence[str], meta: dict[str, Any]) -> str:
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
         "Synthetic training images made by gdacli. Each sample has an image, its class (`cls`) and how it was made "
-        "(`json`).\n\n```python\nimport datasets\n\npool = datasets.load_dataset(FOLDER, split=\"train\")\n```\n"
+        '(`json`).\n\n```python\nimport datasets\n\npool = datasets.load_dataset(FOLDER, split="train")\n```\n'
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from gdacli.artifacts import read_json, require
 from gdacli.errors import GdaError
-from gdacli.images import BadImage, decode_array
+from gdacli.images import BadImageError, decode_array
 from gdacli.shards import Sample, Shard, read_shard
 from gdacli.tables import read_table
 
@@ -117,7 +117,9 @@ def read_strategies(folder: Path, keys: Sequence[str]) -> dict[str, tuple[np.nda
     """
     columns = read_table(require(folder / "selection.parquet", "gdacli select"))
     if columns["key"] != list(keys):
-        raise GdaError(f"{folder} was made of other train images than the prepared ones: run `gdacli probe` and `gdacli select`")
+        raise GdaError(
+            f"{folder} was made of other train images than the prepared ones: run `gdacli probe` and `gdacli select`"
+        )
     names = [column.removesuffix("_score") for column in columns if column.endswith("_score")]
     return {name: (columns[f"{name}_score"], columns[f"{name}_chosen"]) for name in names}
 
@@ -126,5 +128,5 @@ def decode_sample(sample: Sample, folder: Path) -> np.ndarray:
     """Decode a sample of our own shards to uint8 [3, H, W]."""
     try:
         return decode_array(sample.image)
-    except BadImage as error:
+    except BadImageError as error:
         raise GdaError(f"{folder}: sample {sample.key!r} does not decode ({error}): pull or make it again") from error

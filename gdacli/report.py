@@ -13,7 +13,18 @@ import numpy as np
 from gdacli.images import encode_png
 from gdacli.metrics import Difference, Estimate
 
-_COLOURS = ("#4c566a", "#b4690e", "#2f7d5b", "#b5365b", "#3567b0", "#7b52ab", "#8a8a1c", "#1f8a9c", "#a0522d", "#666666")
+_COLOURS = (
+    "#4c566a",
+    "#b4690e",
+    "#2f7d5b",
+    "#b5365b",
+    "#3567b0",
+    "#7b52ab",
+    "#8a8a1c",
+    "#1f8a9c",
+    "#a0522d",
+    "#666666",
+)
 
 
 @dataclass(frozen=True)
@@ -200,14 +211,16 @@ def _caveat(report: Report) -> str:
         else "The arms made different numbers of updates, so a gain may come from longer training"
     )
     return (
-        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the test images fixed; they "
-        "are not corrected for the number of comparisons."
+        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the test images fixed; "
+        "they are not corrected for the number of comparisons."
     )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
@@ -228,7 +241,9 @@ def _interval_plot(report: Report) -> str:
     for row, arm in enumerate(report.arms):
         colour = _COLOURS[row % len(_COLOURS)]
         if arm.error.low is not None:
-            axes.plot([arm.error.low, arm.error.high], [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="round")
+            axes.plot(
+                [arm.error.low, arm.error.high], [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="round"
+            )
         axes.plot(arm.errors, [row] * len(arm.errors), "o", ms=4, color=colour, alpha=0.6, mew=0)
         axes.plot([arm.error.mean], [row], "D", ms=7, color=colour)
     axes.set_yticks(range(len(report.arms)), [arm.name for arm in report.arms])

@@ -23,9 +23,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
 
-def select_cluster(
-    dynamics: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def select_cluster(dynamics: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Per class, split the logits by k-means (k=2) and choose the cluster of higher mean loss.
 
     The score is the distance to the early-learned centroid minus that to the late-learned one (> 0 = late-learned).

@@ -27,21 +27,6 @@ class Epoch:
     error: float
 
 
-def set_up(device: str, threads: int) -> torch.device:
-    """Choose the device, fix the number of threads and deterministic kernels.
-
-    Raises:
-        GdaError: a GPU is asked for and there is none.
-    """
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GdaError("compute.device: found cuda, but no GPU is there; allowed: auto, cpu")
-    return torch.device(device)
-
-
 def learning_rate(schedule: str, lr: float, progress: float) -> float:
     """Return the learning rate at a share of the training, `progress` in [0, 1).
 

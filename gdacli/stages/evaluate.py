@@ -9,6 +9,7 @@ import torch
 
 from gdacli.arms import Arm, milli, synthetic_key
 from gdacli.artifacts import new_directory, read_json, require, write_json
+from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.images import decode_array
 from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
@@ -20,7 +21,7 @@ from gdacli.report import ArmResult, Gallery, GalleryRow, Report, render_html, r
 from gdacli.selection import is_late
 from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv, write_table
-from gdacli.training import predict, set_up
+from gdacli.training import predict
 
 VERSION = 1
 
@@ -166,7 +167,9 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared) -> Gallery:
     """Take of each class the latest-learned image that has variants, and the earliest-learned one for contrast."""
     index = prepared.train_index()
     score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
-    pool = read_table(SYNTHETIC / "index.parquet") if (SYNTHETIC / "index.parquet").exists() else {"key": [], "shard": []}
+    pool = (
+        read_table(SYNTHETIC / "index.parquet") if (SYNTHETIC / "index.parquet").exists() else {"key": [], "shard": []}
+    )
     shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
     strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
 

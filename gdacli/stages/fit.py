@@ -5,13 +5,13 @@ from typing import Any
 import torch
 
 from gdacli.artifacts import new_directory
+from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.generators import backend
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, PLOTS, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.tables import write_csv
-from gdacli.training import set_up
 
 VERSION = 1
 

@@ -142,7 +142,7 @@ class _Maker:
 
     def _load(self) -> "Generator":
         if self._generator is None:
-            from gdacli.training import set_up
+            from gdacli.compute import set_up
 
             generate = self._params.generate
             device = set_up(self._params.compute.device, self._params.compute.threads)

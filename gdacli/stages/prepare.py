@@ -13,7 +13,7 @@ from gdacli.artifacts import new_directory, sha256_bytes, write_json
 from gdacli.console import progress, say
 from gdacli.datasets import SPLITS, Record, Source, key_uniform, open_source, split_off, subsample
 from gdacli.errors import GdaError
-from gdacli.images import EXTENSIONS, BadImage, Header, decode, encode_png, read_header, resize_to
+from gdacli.images import EXTENSIONS, BadImageError, Header, decode, encode_png, read_header, resize_to
 from gdacli.params import Data, Params
 from gdacli.paths import SOURCE
 from gdacli.rng import derive_seed
@@ -58,7 +58,9 @@ def run(params: Params) -> dict[str, Any]:
         revision=data.revision,
     )
     if len(source.class_names) < 2:
-        raise GdaError(f"data.source: found one class ({', '.join(source.class_names)}); a classifier needs two or more")
+        raise GdaError(
+            f"data.source: found one class ({', '.join(source.class_names)}); a classifier needs two or more"
+        )
     if "validation" in source.splits and data.validation_fraction > 0:
         raise GdaError(
             f"data.validation_fraction: found {data.validation_fraction}, but the source has a validation split of its "
@@ -100,7 +102,8 @@ def summary(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["images"].items())
     size = "{} x {}".format(*result["image_size"]) if result["image_size"] else "varying"
     skipped = f", {result['skipped']} undecodable skipped" if result["skipped"] else ""
-    return f"{counts} images of {len(result['class_names'])} classes, {size} pixels, {result['extension']}{skipped} -> {SOURCE}"
+    classes = len(result["class_names"])
+    return f"{counts} images of {classes} classes, {size} pixels, {result['extension']}{skipped} -> {SOURCE}"
 
 
 def _scan(source: Source, data: Data) -> tuple[dict[str, _Scan], str, bool]:
@@ -137,7 +140,7 @@ def _scan(source: Source, data: Data) -> tuple[dict[str, _Scan], str, bool]:
 def _header(record: Record, data: Data) -> Header | None:
     try:
         return read_header(record.load())
-    except BadImage as error:
+    except BadImageError as error:
         if data.on_bad_image == "error":
             raise _bad(record, error) from error
         return None
@@ -147,7 +150,7 @@ def _is_final(header: Header, data: Data) -> bool:
     return data.image_size is None or header.size == (data.image_size, data.image_size)
 
 
-def _bad(record: Record, error: BadImage) -> GdaError:
+def _bad(record: Record, error: BadImageError) -> GdaError:
     return GdaError(f"{record.name}: {error}: remove or replace it, or set data.on_bad_image: skip")
 
 
@@ -201,7 +204,7 @@ def _write(
                 encoded = record.load()
                 try:
                     image = decode(encoded)
-                except BadImage as error:
+                except BadImageError as error:
                     if data.on_bad_image == "error":
                         raise _bad(record, error) from error
                     skipped.append(record.name)

@@ -1,20 +1,21 @@
-"""`gdacli probe`: train a few epochs on the original images and record what the model says of each after every epoch."""
+"""`gdacli probe`: train a few epochs on the original images, record what the model says of each after every epoch."""
 
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from gdacli.artifacts import new_directory, write_json
+from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.models import create_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
-from gdacli.selection import cross_entropy
 from gdacli.tables import write_csv
-from gdacli.training import Epoch, num_batches, predict, set_up, train_classifier
+from gdacli.training import Epoch, num_batches, predict, train_classifier
 
 VERSION = 1
 
@@ -26,6 +27,7 @@ def run(params: Params) -> dict[str, Any]:
     size = prepared.square_size()
     device = set_up(params.compute.device, params.compute.threads)
     keys, labels, arrays = prepared.load("train")
+    of_class = torch.from_numpy(labels)
     images = torch.from_numpy(arrays).to(device)
     model = create_model(probe.model, prepared.num_classes, probe.model_args, probe.seed).to(device)
     separation = probe.separation_epoch or probe.epochs
@@ -34,10 +36,10 @@ def run(params: Params) -> dict[str, Any]:
     with new_directory(PROBE) as folder, progress("probe", probe.epochs, "epochs") as advance:
 
         def on_epoch(epoch: Epoch) -> None:
-            logits = predict(model, images).numpy()
-            recorded.append(logits)
-            loss = float(cross_entropy(logits, labels).mean())
-            error = float(100 * (logits.argmax(1) != labels).mean())
+            logits = predict(model, images)
+            recorded.append(logits.numpy())
+            loss = F.cross_entropy(logits, of_class).item()
+            error = 100 * (logits.argmax(1) != of_class).float().mean().item()
             curve.append([epoch.epoch, epoch.updates, loss, error])
             if epoch.epoch == separation:
                 save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
@@ -46,7 +48,7 @@ def run(params: Params) -> dict[str, Any]:
         train_classifier(
             model,
             images,
-            torch.from_numpy(labels).to(device),
+            of_class.to(device),
             torch.ones(len(keys), dtype=torch.int64),
             num_classes=prepared.num_classes,
             updates=probe.epochs * num_batches(len(keys), probe.batch_size),

@@ -62,7 +62,8 @@ def summary(result: dict[str, Any]) -> str:
     for name, share in result["arms"].items():
         low, high = min(share["per_class"].values()), max(share["per_class"].values())
         lines.append(
-            f"  {name}: {share['count']} selected, {100 * share['share']:.1f} % ({100 * low:.0f} to {100 * high:.0f} % per class)"
+            f"  {name}: {share['count']} selected, {100 * share['share']:.1f} % "
+            f"({100 * low:.0f} to {100 * high:.0f} % per class)"
         )
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from gdacli.artifacts import new_directory, require, sha256_bytes, write_json
+from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.errors import GdaError
 from gdacli.images import decode_array
@@ -19,13 +20,13 @@ from gdacli.prepared import read_prepared
 from gdacli.rng import derive_seed
 from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv
-from gdacli.training import Epoch, num_batches, predict, set_up, train_classifier
+from gdacli.training import Epoch, num_batches, predict, train_classifier
 
 VERSION = 1
 
 
 def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Write `data/train/<arm>-<seed>`, for every compared arm and seed when none is named; returns each run's figures."""
+    """Write `data/train/<arm>-<seed>`, for every compared arm and seed when none is named; returns their figures."""
     arms = [arm] if arm is not None else params.compare.arms
     seeds = [seed] if seed is not None else params.compare.seeds
     return {"runs": {run_name(name, each): _train(params, name, each) for name in arms for each in seeds}}

@@ -1,0 +1,39 @@
+# `make demo` and `make test` on a fresh machine with Python 3.11 or newer: each does all the set-up it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+# No HF_HUB call in tests or the demo; timm and diffusers find their files locally or fail.
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint format bench install
+
+demo: $(INSTALLED)
+	PATH="$(BIN):$$PATH" dvc repro
+	@echo
+	@cat data/evaluation/report.md
+	@echo
+	@echo "report: $(abspath data/evaluation/report.html)"
+
+test: $(INSTALLED)
+	PATH="$(BIN):$$PATH" pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	PATH="$(BIN):$$PATH" python benchmarks/run.py
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)

@@ -1,0 +1,141 @@
+"""`gdacli init`: a project for the user's own data."""
+
+import os
+import re
+import shutil
+import subprocess
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from gdacli.artifacts import new_file, write_text
+from gdacli.datasets import open_source
+from gdacli.errors import GdaError
+from gdacli.images import BadImageError, read_header
+from gdacli.params import FILE, load_params
+
+STAGES = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate")
+
+_SIZE_FOR_VARYING = 64
+_HEADERS_TO_READ = 50
+
+
+def run(project: Path | None, source: str) -> dict[str, Any]:
+    """Make the project; returns what was written and the next steps.
+
+    Raises:
+        GdaError: no folder is named, it has a project already, the source cannot be opened, or git is missing.
+    """
+    if project is None:
+        raise GdaError("name the new project's folder: gdacli init DIR --source SOURCE")
+    if (project / FILE).exists():
+        raise GdaError(f"{project / FILE} exists: choose another folder, or `gdacli init {project} --update`")
+    for program in ("git", "dvc"):
+        if shutil.which(program) is None:
+            raise GdaError(f"{program} is not on the PATH: install it, or activate the environment that has it")
+    opened = open_source(source)
+    local = Path(source).expanduser().exists() and source != "digits"
+    if local and not Path(source).expanduser().is_absolute():
+        source = os.path.relpath(source, project)
+    image_size = _image_size(opened.splits["train"][1]())
+    project.mkdir(parents=True, exist_ok=True)
+    text = _template("params.yaml")
+    text = text.replace("SOURCE", _quoted(source)).replace("IMAGE_SIZE", _size_line(image_size))
+    versions = "\n".join(f"  {name}: {version}" for name, version in stage_versions().items())
+    dependencies = f"[{_quoted('${data.source}')}]" if local else "[]"
+    written = {
+        FILE: text.replace("  VERSIONS", versions),
+        "dvc.yaml": _template("dvc.yaml").replace("deps: []", f"deps: {dependencies}"),
+        ".gitignore": "__pycache__/\n",
+        "data/.gitignore": _template("gitignore"),
+    }
+    for name, content in written.items():
+        if not (project / name).exists():
+            write_text(project / name, content)
+    load_params(project)
+    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=project, capture_output=True).returncode:
+        _call(["git", "init", "--quiet"], project)
+    if not (project / ".dvc").exists():
+        at_root = (project / ".git").exists()
+        _call(["dvc", "init", "--quiet", *([] if at_root else ["--subdir"])], project)
+        _call(["dvc", "config", "core.analytics", "false"], project)
+    return {
+        "project": str(project),
+        "source": source,
+        "classes": opened.class_names,
+        "images": {split: count for split, (count, _) in opened.splits.items()},
+        "image_size": image_size,
+    }
+
+
+def update(project: Path) -> dict[str, Any]:
+    """Write this gdacli's stage versions into a project's `params.yaml`; all else stays as it is.
+
+    Raises:
+        GdaError: there is no project, or it has no versions.
+    """
+    path = project / FILE
+    if not path.exists():
+        raise GdaError(f"{path} does not exist: name a project's folder: gdacli init DIR --update")
+    text = path.read_text(encoding="utf-8")
+    block = re.search(r"^versions:.*\n((?:[ \t]+.*\n|\n)*)", text, re.MULTILINE)
+    if block is None:
+        raise GdaError(f"{path}: versions: missing; it is not a project made by `gdacli init`")
+    before = dict(re.findall(r"(\w+): (\d+)", block[1]))
+    after = stage_versions()
+    lines = "".join(f"  {name}: {version}\n" for name, version in after.items())
+    with new_file(path) as temporary:
+        temporary.write_text(text[: block.start(1)] + lines + text[block.end(1) :], encoding="utf-8")
+    changed = [name for name, version in after.items() if before.get(name) != str(version)]
+    return {"project": str(project), "updated": changed}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Say the result and the next steps."""
+    if "updated" in result:
+        return "updated: " + (", ".join(result["updated"]) or "nothing, the versions were up to date")
+    counts = ", ".join(f"{count} {split}" for split, count in result["images"].items())
+    return (
+        f"made {result['project']}: {counts} images of {len(result['classes'])} classes\n\n"
+        "next steps:\n"
+        f"  cd {result['project']}\n"
+        "  edit params.yaml        # image size, models, arms, seeds; each key says what it does\n"
+        '  git add --all && git commit -m "Start"\n'
+        "  dvc repro               # everything, to data/evaluation/report.html"
+    )
+
+
+def stage_versions() -> dict[str, int]:
+    """Return the version of each stage of this gdacli."""
+    return {name: import_module(f"gdacli.stages.{name}").VERSION for name in STAGES}
+
+
+def _image_size(records: Any) -> int | None:
+    """Return the size to resize to: None where the first images are square and of one size."""
+    sizes = set()
+    for record, _ in zip(records, range(_HEADERS_TO_READ), strict=False):
+        try:
+            sizes.add(read_header(record.load()).size)
+        except BadImageError:
+            continue
+    one = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
+    return None if one else _SIZE_FOR_VARYING
+
+
+def _size_line(image_size: int | None) -> str:
+    return "null # the images are square and of one size" if image_size is None else f"{image_size} # they vary in size"
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "''") + "'"
+
+
+def _template(name: str) -> str:
+    return files("gdacli").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+
+
+def _call(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise GdaError(f"`{' '.join(command)}` in {folder} failed: {' '.join((done.stderr or done.stdout).split())}")
