@@ -115,7 +115,7 @@ def load(
     Raises:
         GdaError: the model was trained on another number of classes.
     """
-    unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True).to(device).eval()
+    unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False).to(device).eval()
     known = unet.config.num_class_embeds - 1
     if known != len(class_names):
         raise GdaError(f"{folder}: the model knows {known} classes, the data has {len(class_names)}: run `gdacli fit`")

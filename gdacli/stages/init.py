@@ -40,13 +40,13 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
         source = os.path.relpath(source, project)
     image_size = _image_size(opened.splits["train"][1]())
     project.mkdir(parents=True, exist_ok=True)
-    text = _template("params.yaml")
+    text = _template("params.yaml.in")
     text = text.replace("SOURCE", _quoted(source)).replace("IMAGE_SIZE", _size_line(image_size))
     versions = "\n".join(f"  {name}: {version}" for name, version in stage_versions().items())
     dependencies = f"[{_quoted('${data.source}')}]" if local else "[]"
     written = {
         FILE: text.replace("  VERSIONS", versions),
-        "dvc.yaml": _template("dvc.yaml").replace("deps: []", f"deps: {dependencies}"),
+        "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {dependencies}"),
         ".gitignore": "__pycache__/\n",
         "data/.gitignore": _template("gitignore"),
     }
