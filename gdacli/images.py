@@ -16,6 +16,7 @@ EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _FORMATS = (*EXTENSIONS, "BMP", "GIF", "TIFF", "PPM")
 _EXIF_ORIENTATION = 0x0112
 _PNG_BIT_DEPTH_AT = 24
+_PNG_END = b"IEND\xaeB`\x82"
 
 # What Pillow raises for malformed files (TRAPS: not only OSError).
 _DECODE_ERRORS = (
@@ -73,6 +74,8 @@ def decode(encoded: bytes) -> Image.Image:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
+            if image.format == "PNG" and _PNG_END not in encoded:
+                raise ValueError("the PNG is cut short: its end mark is missing")
         except _DECODE_ERRORS as error:
             raise BadImageError(_reason(error)) from error
         return _to_rgb(upright)

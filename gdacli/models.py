@@ -66,7 +66,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(nn.Module):
-    """Pre-activation ResNet-18 for images of about 32 x 32 pixels (11.17 M parameters at width 64, 10 classes).
+    """Pre-activation ResNet-18 for images of about 32 x 32 pixels (11,172,170 parameters at width 64, 10 classes).
 
     Source: He et al. 2016; the stem and the shortcut as in the code that the targeted-augmentation paper cites.
 

@@ -1,12 +1,12 @@
 """`params.yaml`: one model per section with types, ranges and meaning, and one-line errors."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gdacli.arms import Arm, milli
 from gdacli.diffusion import num_denoising_steps
@@ -142,10 +142,10 @@ class Generate(Section):
     batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = 64
     seed: Seed = 0
 
-    @model_validator(mode="after")
-    def _backend_exists(self) -> "Generate":
-        _one_of("backend", self.backend, BACKENDS)
-        return self
+    @field_validator("backend")
+    @classmethod
+    def _backend_exists(cls, backend: str) -> str:
+        return _one_of(backend, BACKENDS)
 
 
 class Budget(Section):
@@ -195,10 +195,13 @@ class ArmParams(Section):
     num_images: Positive | None = None
     train: dict[str, Any] = Field(description="overrides of the train section for this arm; {} for none")
 
+    @field_validator("select")
+    @classmethod
+    def _strategy_exists(cls, select: str | None) -> str | None:
+        return select if select is None else _one_of(select, STRATEGIES)
+
     @model_validator(mode="after")
     def _fits_together(self) -> "ArmParams":
-        if self.select is not None:
-            _one_of("select", self.select, STRATEGIES)
         if self.add in (None, "sampled") and (self.select or self.like):
             raise ValueError(f"select and like need add: copies or synthetic, found add: {self.add or 'nothing'}")
         if self.add in ("copies", "synthetic") and self.select is None:
@@ -250,10 +253,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _arms_refer_to_arms(self) -> "Params":
         for name in self.compare.arms:
-            _one_of("compare.arms", name, self.arms)
+            _one_of(name, self.arms, "compare.arms: ")
         for name, arm in self.arms.items():
             if arm.like is not None:
-                _one_of(f"arms.{name}.like", arm.like, self.arms)
+                _one_of(arm.like, self.arms, f"arms.{name}.like: ")
                 other = self.arms[arm.like]
                 if other.select is None or other.like is not None:
                     raise ValueError(f"arms.{name}.like: {arm.like} must select images itself, without `like`")
@@ -342,15 +345,18 @@ def _override(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise GdaError(f"-S {override}: the value is not valid YAML") from error
     for key in keys[:-1]:
-        values = values[key] = dict(values.get(key) or {})
+        inner = dict(values.get(key) or {})
+        values[key] = inner
+        values = inner
     values[keys[-1]] = value
 
 
-def _one_of(field: str, value: str, allowed: Any) -> None:
+def _one_of(value: str, allowed: Iterable[str], prefix: str = "") -> str:
     if value not in allowed:
         close = difflib.get_close_matches(value, list(allowed), 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{field}: found {value!r}, allowed: {', '.join(allowed)}{hint}")
+        raise ValueError(f"{prefix}found {value!r}, allowed: {', '.join(allowed)}{hint}")
+    return value
 
 
 def _explain(error: ValidationError, values: Any, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
@@ -362,6 +368,8 @@ def _explain(error: ValidationError, values: Any, prefix: tuple[str, ...], model
         close = difflib.get_close_matches(location[-1], known, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{FILE}: {field}: unknown key; {hint}known are: {', '.join(known)}"
+    if first["loc"][-1:] == ("[key]",):
+        return f"{FILE}: {field}: a name holds a-z, 0-9 and _ only: rename it"
     if first["type"] == "missing":
         return f"{FILE}: {field}: missing; add it"
     if first["type"] == "value_error":

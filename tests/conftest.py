@@ -1,0 +1,177 @@
+"""Small real inputs: coloured shapes as an image folder, and projects over them."""
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+CLASSES = ("disc", "ring_shape", "square")
+
+
+def shape(label: int, rng: np.random.Generator, size: int = 16) -> np.ndarray:
+    """Draw a disc, a ring or a square of random colour and place, uint8 [size, size, 3]."""
+    y, x = np.mgrid[:size, :size]
+    cy, cx = rng.uniform(0.4, 0.6, 2) * size
+    radius = np.maximum(abs(y - cy), abs(x - cx)) if label == 2 else np.hypot(y - cy, x - cx)
+    inside = (radius < 0.36 * size) & ((radius > 0.2 * size) | (label != 1))
+    image = rng.integers(0, 80, (size, size, 3))
+    image[inside] = rng.integers(120, 256, 3)
+    return image.astype(np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """Encode an image in memory."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_folder(root: Path, per_class: int = 12, size: int = 16, kind: str = "PNG", seed: int = 0) -> Path:
+    """Write `<root>/<class>/<number>.<kind>`."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            (root / name / f"{number:03d}.{kind.lower()}").write_bytes(encoded(shape(label, rng, size), kind))
+    return root
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an image folder of 3 classes with 12 PNGs of 16 x 16 pixels each; do not change it."""
+    return write_folder(tmp_path_factory.mktemp("source") / "shapes")
+
+
+TINY: dict = {
+    "data": {"source": "", "test_fraction": 0.3},
+    "compute": {"device": "cpu", "threads": 2},
+    "probe": {"model": "convnet", "model_args": {"width": 4}, "epochs": 2, "batch_size": 8, "lr": 0.05},
+    "select": {},
+    "fit": {"updates": 6, "batch_size": 16, "block_out_channels": [8, 8]},
+    "generate": {"num_inference_steps": 4, "batch_size": 16},
+    "train": {
+        "model": "convnet",
+        "model_args": {"width": 4},
+        "budget": {"epochs": 2},
+        "batch_size": 8,
+        "lr": 0.05,
+        "augment": {"crop": {"padding": 1}},
+    },
+    "compare": {"arms": ["original", "targeted"], "seeds": [0, 1]},
+    "arms": {
+        "original": {"train": {}},
+        "upsample": {"select": "cluster", "add": "copies", "k": 2, "train": {}},
+        "targeted": {"select": "cluster", "add": "synthetic", "strengths": [0.5], "train": {}},
+        "random": {"select": "random", "like": "targeted", "add": "synthetic", "strengths": [0.5], "train": {}},
+        "flood": {"add": "sampled", "num_images": 5, "train": {}},
+    },
+}
+
+
+@dataclass
+class Project:
+    """A project's folder and the command line in it."""
+
+    folder: Path
+
+    def write(self, **sections: dict) -> None:
+        """Write params.yaml: TINY with some sections updated."""
+        values = {name: {**section, **sections.get(name, {})} for name, section in TINY.items()}
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(values))
+
+    def __call__(self, *arguments: str) -> "Outcome":
+        """Run gdacli in this process with `-C` set."""
+        return invoke(*arguments, "-C", str(self.folder))
+
+    def ok(self, *commands: str) -> None:
+        """Run commands that must succeed."""
+        for command in commands:
+            outcome = self(*command.split())
+            assert outcome.code == 0, outcome.stderr
+
+
+@dataclass
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that an error is."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.stderr
+        return lines[0].removeprefix("error: ")
+
+
+def invoke(*arguments: str) -> Outcome:
+    """Run the command line in this process."""
+    from gdacli.cli import app
+
+    here = Path.cwd()
+    try:
+        result = CliRunner().invoke(app, list(arguments))
+    finally:
+        os.chdir(here)
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture()
+def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give an empty project over the shapes, with a work directory of its own."""
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "work"))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    made = Project(folder)
+    made.write(data={"source": str(shapes)})
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give a function that fits a tiny model of a backend on the shapes, once, and returns its folder."""
+    import torch
+
+    from gdacli.generators import backend
+
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            torch.set_num_threads(2)
+            rng = np.random.default_rng(0)
+            labels = torch.arange(48) % 3
+            images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
+            made[name] = tmp_path_factory.mktemp(name)
+            backend(name).fit(
+                images,
+                labels,
+                num_classes=3,
+                updates=150,
+                batch_size=16,
+                lr=2e-3,
+                ema_decay=0.9,
+                class_dropout=0.1,
+                block_out_channels=[16, 16],
+                layers_per_block=1,
+                flip=False,
+                seed=0,
+                folder=made[name],
+                on_update=lambda updates, loss: None,
+            )
+        return made[name]
+
+    return make

@@ -1,0 +1,90 @@
+import pytest
+import yaml
+from conftest import TINY
+
+from gdacli.errors import GdaError
+from gdacli.params import load_params
+
+
+@pytest.fixture()
+def folder(tmp_path):
+    values = {**TINY, "data": {"source": "digits"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path
+
+
+WRONG = {
+    "data.sorce=x": "data.sorce: unknown key; did you mean source\\? known are: config, image_column",
+    "generate.guidance_scale=-1": "generate.guidance_scale: found -1; must be greater than or equal to 0",
+    "generate.batch_size=40": "generate.batch_size: found 40; must be a multiple of 16",
+    "generate.backend=stable": "generate.backend: found 'stable', allowed: class_conditional",
+    "generate.solver=euler": "generate.solver: found 'euler'; must be 'ddpm', 'ddim' or 'dpmsolver\\+\\+'",
+    "train.lr=fast": "train.lr: found 'fast'; must be a valid number",
+    "train.augment.crop.pading=2": "train.augment.crop.pading: unknown key; did you mean padding",
+    "train.budget={}": "train.budget: give either epochs or updates",
+    "train.budget={epochs: 1, updates: 2}": "train.budget: give either epochs or updates",
+    "probe.separation_epoch=9": "probe: separation_epoch 9 is after the last of 2 epochs",
+    "compare.arms=[]": "compare.arms: found \\[\\]",
+    "compare.arms=[original, targetd]": "compare.arms: found 'targetd', allowed: .*original.*did you mean targeted",
+    "compare.seeds=[0, 0]": "seeds \\[0, 0\\]: one stands twice",
+    "arms.targeted.select=clutser": "arms.targeted.select: found 'clutser', allowed: cluster, .*did you mean cluster",
+    "arms.targeted.strengths=[0]": "arms.targeted.strengths.0: found 0; must be greater than 0",
+    "arms.targeted.strengths=[0.05]": "arms.targeted.strengths: 0.05 of generate.num_inference_steps 4 is no denoising step",
+    "arms.targeted.strengths=[0.5, 0.5]": "two are equal in thousandths",
+    "arms.targeted.strengths=[]": "arms.targeted: add: synthetic needs strengths",
+    "arms.targeted.k=3": "arms.targeted: k goes with add: copies, found add: synthetic",
+    "arms.targeted.train.lr=-1": "arms.targeted.train.lr: found -1; must be greater than 0",
+    "arms.targeted.train.optimiser=sam": "arms.targeted.train.optimiser: unknown key",
+    "arms.random.like=nobody": "arms.random.like: found 'nobody', allowed: flood, original",
+    "arms.random.like=original": "arms.random.like: original must select images itself",
+    "arms.random.like=null": "arms.random: select: random has no size of its own",
+    "arms.flood.num_images=0": "arms.flood.num_images: found 0; must be greater than or equal to 1",
+    "arms.original={}": "arms.original.train: missing",
+    "arms.Bad-Name={train: {}}": "arms.Bad-Name: a name holds a-z, 0-9 and _ only",
+    "fit.block_out_channels=[12]": "block_out_channels \\[12\\]: each must be a multiple of 8",
+    "train": "-S train: expected section.key=value",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_mistakes_are_named_in_one_line(folder, override):
+    with pytest.raises(GdaError) as caught:
+        load_params(folder, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    import re
+
+    assert re.search(WRONG[override], message), message
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(GdaError, match=r"params\.yaml does not exist: go to a project's folder"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: [")
+    with pytest.raises(GdaError, match="not valid YAML"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").write_text("hello")
+    with pytest.raises(GdaError, match="expected sections"):
+        load_params(tmp_path)
+
+
+def test_overrides_and_the_arms_own_training(folder):
+    overrides = [
+        "train.batch_size=4",
+        "arms.targeted.train={augment: {flip: {}}, budget: {updates: 7}, lr: 0.5}",
+        "compare.seeds=[3]",
+    ]
+    params = load_params(folder, overrides)
+    assert params.compare.seeds == [3]
+    assert params.train.batch_size == params.train_of("targeted").batch_size == 4
+    own = params.train_of("targeted")
+    assert (own.lr, own.budget.updates, own.budget.epochs) == (0.5, 7, None)
+    assert own.augment.crop is not None
+    assert own.augment.flip is not None
+    assert params.train_of("original").augment.flip is None
+
+
+def test_parameters_do_not_change(folder):
+    params = load_params(folder)
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.lr = 1.0  # type: ignore[misc]
