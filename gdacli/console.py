@@ -43,7 +43,9 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
         task = bar.add_task(title, total=total, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
-            bar.update(task, advance=count, **({"note": note} if note else {}))
+            bar.advance(task, count)
+            if note:
+                bar.update(task, note=note)
 
         yield advance
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _open_digits() -> Source:
 
     def records() -> Iterator[Record]:
         for row, (grey, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            yield Record(f"digits-{row:04d}", int(label), f"digits, row {row}", lambda grey=grey: load(grey))
+            yield Record(f"digits-{row:04d}", int(label), f"digits, row {row}", partial(load, grey))
 
     return Source([str(name) for name in digits.target_names], {"train": (len(digits.target), records)})
 
@@ -245,7 +246,7 @@ def _open_shards(root: Path, tars: list[Path]) -> Source:
                 for sample in read_shard(path):
                     key = legal_key(sample.key if sample.key.startswith(split) else f"{split}_{sample.key}")
                     name = f"{path}, sample {sample.key}"
-                    yield Record(key, sample.label, name, lambda image=sample.image: image)
+                    yield Record(key, sample.label, name, partial(bytes, sample.image))
 
         return records
 
@@ -380,6 +381,6 @@ def _table_reader(
             found = label_of(cells[label])
             if found is None:
                 raise GdaError(f"data.label_column: {name}: label {cells[label]!r} is not one of the train classes")
-            yield Record(f"{split}-{row:08d}", found, name, lambda cell=cells[image]: load(cell))
+            yield Record(f"{split}-{row:08d}", found, name, partial(load, cells[image]))
 
     return records

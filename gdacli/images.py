@@ -52,7 +52,10 @@ def read_header(encoded: bytes) -> Header:
         BadImageError: not an image of a known format.
     """
     with _open(encoded) as image:
-        upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        try:
+            upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        except _DECODE_ERRORS as error:  # the header of a PNG goes on after the pixels
+            raise BadImageError(_reason(error)) from error
         deep = image.format == "PNG" and encoded[_PNG_BIT_DEPTH_AT] == 16
         plain = image.mode == "RGB" and upright and not deep and "transparency" not in image.info
         return Header(format=image.format or "", size=image.size, plain=plain and image.format in EXTENSIONS)

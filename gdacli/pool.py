@@ -75,7 +75,7 @@ def plan_shards(
         rows = np.flatnonzero(shards == shard)
         for strength, variants in plan.variants.items():
             requests = []
-            for row in rows:
+            for row in rows.tolist():
                 for variant in range(variants[row]):
                     key, label = keys[row], int(labels[row])
                     own = derive_seed(seed, key, strength, variant)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def shape(label: int, rng: np.random.Generator, size: int = 16) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
     """Encode an image in memory."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
@@ -129,7 +130,7 @@ def invoke(*arguments: str) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give an empty project over the shapes, with a work directory of its own."""
     monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "work"))

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
 from gdacli.augment import AUGMENTATIONS, augment
 
-OPTIONS = {"crop": {"padding": 2}, "flip": {"probability": 0.5}}
+OPTIONS: dict[str, dict[str, Any]] = {"crop": {"padding": 2}, "flip": {"probability": 0.5}}
 
 
 def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

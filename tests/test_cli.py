@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Project, invoke
@@ -84,7 +85,7 @@ def test_debug_shows_the_traceback(project):
     assert "Traceback" in project("prepare", "--debug").stderr
 
 
-def start(project: Project, *arguments: str, **options: object) -> subprocess.Popen:
+def start(project: Project, *arguments: str, **options: Any) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [*GDACLI, *arguments, "-C", str(project.folder)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
@@ -115,8 +116,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(project, comman
     if command == "probe":
         project.ok("prepare")
     before = sorted(path.name for path in (project.folder / "data").glob("*"))
-    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))}
-    process = start(project, command, **full)
+    process = start(project, command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert stderr.splitlines()[-1].startswith("error: the disk is full (")

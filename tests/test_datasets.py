@@ -78,7 +78,7 @@ def test_both_sides_of_a_split_keep_an_image_of_each_class(labels, fraction):
     uniforms = np.array([key_uniform(f"image-{row}", 1, "test") for row in range(len(labels))])
     chosen = split_off(uniforms, labels, fraction)
     for label in np.unique(labels):
-        assert 0 < (~chosen[labels == label]).sum()
+        assert (~chosen[labels == label]).sum() > 0
         assert (labels == label).sum() == 1 or chosen[labels == label].any()
 
 

@@ -1,6 +1,7 @@
 """One contract for every backend of BACKENDS, on a tiny model that the backend fits itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,12 @@ def name(request) -> str:
     return request.param
 
 
-def load(name: str, folder: Path, **options: object) -> Generator:
+def load(name: str, folder: Path, **options: Any) -> Generator:
     settings = {"solver": "ddim", "num_inference_steps": 10, "guidance_scale": 2.0, **options}
     return backend(name).load(folder, class_names=CLASSES, device=torch.device("cpu"), **settings)
 
 
-@pytest.fixture()
+@pytest.fixture
 def generator(name, make_generator) -> Generator:
     return load(name, make_generator(name))
 

@@ -42,7 +42,7 @@ def imports(module: str, top_level_only: bool = False) -> set[str]:
 
 def closure(*modules: str) -> set[str]:
     """Follow our imports from some modules, not through those without a say."""
-    seen, todo = set(), list(modules)
+    seen, todo = set[str](), list(modules)
     while todo:
         module = todo.pop()
         if module in seen | WITHOUT_A_SAY | {""}:

@@ -6,7 +6,7 @@ from gdacli.errors import GdaError
 from gdacli.params import load_params
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     values = {**TINY, "data": {"source": "digits"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -29,7 +29,7 @@ WRONG = {
     "compare.seeds=[0, 0]": "seeds \\[0, 0\\]: one stands twice",
     "arms.targeted.select=clutser": "arms.targeted.select: found 'clutser', allowed: cluster, .*did you mean cluster",
     "arms.targeted.strengths=[0]": "arms.targeted.strengths.0: found 0; must be greater than 0",
-    "arms.targeted.strengths=[0.05]": "arms.targeted.strengths: 0.05 of generate.num_inference_steps 4 is no denoising step",
+    "arms.targeted.strengths=[0.05]": "arms.targeted.strengths: 0.05 of generate.num_inference_steps 4 is no den",
     "arms.targeted.strengths=[0.5, 0.5]": "two are equal in thousandths",
     "arms.targeted.strengths=[]": "arms.targeted: add: synthetic needs strengths",
     "arms.targeted.k=3": "arms.targeted: k goes with add: copies, found add: synthetic",

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 
 from gdacli.arms import PoolPlan
@@ -5,11 +7,11 @@ from gdacli.images import encode_png
 from gdacli.pool import dataset_card, plan_shards, to_sample
 from gdacli.shards import write_shard
 
-SETTINGS = {"num_classes": 2, "settings": "abc", "seed": 0}
+SETTINGS: dict[str, Any] = {"num_classes": 2, "settings": "abc", "seed": 0}
 
 
-def shards(plan: PoolPlan, **changes: object) -> list:
-    source = {
+def shards(plan: PoolPlan, **changes: Any) -> list:
+    source: dict[str, Any] = {
         "keys": ["a", "b", "c"],
         "labels": np.array([0, 1, 0]),
         "source_shards": ["train-000000.tar", "train-000000.tar", "train-000001.tar"],
@@ -31,7 +33,7 @@ def test_shards_follow_source_shards_and_strengths():
 
 
 def test_an_identity_changes_with_all_that_determines_the_image_and_with_nothing_else():
-    def identities(plan: PoolPlan, **changes: object) -> dict[str, str]:
+    def identities(plan: PoolPlan, **changes: Any) -> dict[str, str]:
         return {request.key: request.identity for shard in shards(plan, **changes) for request in shard.requests}
 
     plan = PoolPlan({300: np.array([1, 1, 1])}, 2)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -23,7 +25,7 @@ def test_schedules():
     assert learning_rate("constant", 0.1, 0.9) == 0.1
 
 
-def train(seed: int = 0, repeats: torch.Tensor | None = None, **options: object) -> tuple[dict, list[Epoch]]:
+def train(seed: int = 0, repeats: torch.Tensor | None = None, **options: Any) -> tuple[dict, list[Epoch]]:
     """Learn whether the upper or the lower half of an image is lighter."""
     torch.set_num_threads(2)
     generator = torch.Generator().manual_seed(0)
@@ -33,7 +35,7 @@ def train(seed: int = 0, repeats: torch.Tensor | None = None, **options: object)
     images[labels == 1, :, 4:] += 100
     model = create_model("convnet", 2, {"width": 4}, 0)
     epochs: list[Epoch] = []
-    settings = {
+    settings: dict[str, Any] = {
         "num_classes": 2, "updates": 30, "batch_size": 16, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4,
         "schedule": "piecewise", "augmentations": {"crop": {"padding": 1}}, "seed": seed, "on_epoch": epochs.append,
         **options,

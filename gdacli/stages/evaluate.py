@@ -49,10 +49,10 @@ def run(params: Params) -> dict[str, Any]:
                 model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
                 probabilities = predict(model, images).softmax(1).numpy()
                 predictions[name, seed] = probabilities.argmax(1)
-                cells = (keys, labels.tolist(), [name] * len(keys), [seed] * len(keys))
-                cells += (predictions[name, seed].tolist(), probabilities.max(1).tolist())
+                guess, confidence = probabilities.argmax(1), probabilities.max(1)
+                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, confidence)
                 for column, values in zip(columns.values(), cells, strict=True):
-                    column += values
+                    column += list(values)
                 advance(note=f"{run_name(name, seed)}: {error_rate(predictions[name, seed], labels):.2f} %")
     results = [_arm_result(name, seeds, predictions, labels, late, prepared, params) for name in arms]
     by_name = {result.name: result for result in results}

@@ -31,7 +31,7 @@ class _Scan:
 
     labels: array = field(default_factory=lambda: array("l"))
     bad: array = field(default_factory=lambda: array("b"))
-    bad_names: list[str] = field(default_factory=list)
+    bad_keys: list[str] = field(default_factory=list)
     key_hashes: array = field(default_factory=lambda: array("Q"))
     uniforms: dict[str, array] = field(
         default_factory=lambda: {purpose: array("d") for purpose in ("test", "validation", "train")}
@@ -68,7 +68,7 @@ def run(params: Params) -> dict[str, Any]:
         )
     scans, extension, keep_bytes = _scan(source, data)
     roles = _assign(scans, data)
-    skipped = [name for scan in scans.values() for name in scan.bad_names]
+    skipped = [key for scan in scans.values() for key in scan.bad_keys]
     with new_directory(SOURCE) as folder:
         written, image_size = _write(source, roles, folder, data, extension, keep_bytes, skipped)
         _check_classes(source.class_names, written)
@@ -123,7 +123,7 @@ def _scan(source: Source, data: Data) -> tuple[dict[str, _Scan], str, bool]:
                     formats.add(header.format)
                     all_plain &= header.plain and _is_final(header, data)
                 else:
-                    scan.bad_names.append(record.name)
+                    scan.bad_keys.append(record.key)
                 scan.labels.append(record.label)
                 scan.bad.append(header is None)
                 scan.key_hashes.append(derive_seed(record.key))
@@ -143,6 +143,7 @@ def _header(record: Record, data: Data) -> Header | None:
     except BadImageError as error:
         if data.on_bad_image == "error":
             raise _bad(record, error) from error
+        say(f"skipped: {record.name}: {error}")
         return None
 
 
@@ -207,7 +208,8 @@ def _write(
                 except BadImageError as error:
                     if data.on_bad_image == "error":
                         raise _bad(record, error) from error
-                    skipped.append(record.name)
+                    say(f"skipped: {record.name}: {error}")
+                    skipped.append(record.key)
                     continue
                 if not keep_bytes:
                     if data.image_size is not None:

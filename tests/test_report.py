@@ -1,0 +1,138 @@
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gdacli.metrics import Difference, estimate, paired_difference
+from gdacli.report import (
+    ArmResult,
+    Gallery,
+    GalleryRow,
+    Report,
+    in_words,
+    interval,
+    render_html,
+    render_markdown,
+    spread,
+)
+
+
+def arm(name: str, errors: list[float], updates: int = 600) -> ArmResult:
+    value = estimate(errors)
+    return ArmResult(name, f"about <{name}>", errors, value, value, value, value, value, [1.0, 2.0], updates, 100, 10)
+
+
+def report(errors: dict[str, list[float]], **changes: Any) -> Report:
+    arms = [
+        arm(name, values, 600 + 10 * row * bool(changes.get("unequal")))
+        for row, (name, values) in enumerate(errors.items())
+    ]
+    original = arms[0].errors
+    image = np.zeros((3, 8, 8), np.uint8)
+    row = GalleryRow("k", "a<b", image, [image, None])
+    curve = {"updates": [1.0, 2.0], "error": [50.0, 20.0], "loss": [1.0, 0.5]}
+    return Report(
+        class_names=["a<b", "c"],
+        seeds=list(range(len(original))),
+        num_train=10,
+        num_test=20,
+        num_late=5,
+        arms=arms,
+        differences={"original": {each.name: paired_difference(each.errors, original) for each in arms[1:]}},
+        selection={
+            "separation_epoch": 1,
+            "arms": {"targeted": {"count": 3, "share": 0.3, "per_class": {"a<b": 0.2, "c": 0.4}}},
+        },
+        curves={each.name: curve for each in arms},
+        probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0]},
+        gallery=Gallery([0.5, 0.8], [row], [GalleryRow("e", "c", image, [])]),
+        settings={"generate": {"solver": "ddpm"}},
+    )
+
+
+CLEAR = {"original": [5.0, 5.1, 5.2], "targeted": [4.0, 4.11, 4.19]}
+CHANCE = {"original": [5.0, 5.1, 5.2], "targeted": [4.5, 5.6, 5.0]}
+
+
+def test_the_words_follow_the_numbers():
+    assert report(CLEAR).headlines() == [
+        "targeted against original: 1.00 points lower error (95 % interval -1.02 to -0.98, p = 3.3e-05, 3 seeds)"
+    ]
+    assert "no significant difference (-0.07 points, 95 % interval" in report(CHANCE).headlines()[0]
+    assert "with one seed: whether it is chance cannot be told" in in_words(Difference(0.3, None, None, None, 1, None))
+
+
+def test_numbers_are_written_with_their_spread():
+    assert spread(estimate([4.0, 4.2])) == "4.10 ± 0.14"
+    assert spread(estimate([4.0])) == "4.00"
+    assert spread(estimate([float("nan")])) == "none"
+    assert interval(estimate([4.0])) == "-"
+
+
+def test_different_numbers_of_updates_are_said():
+    assert "Every arm made the same number of updates" in render_markdown(report(CLEAR))
+    assert "a gain may come from longer training" in render_markdown(report(CLEAR, unequal=True))
+
+
+def test_the_markdown_table_is_aligned():
+    lines = [line for line in render_markdown(report(CLEAR)).splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == 4
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag == "img":
+            self.images.append(values)
+        self.links += [values[name] or "" for name in ("src", "href", "xlink:href") if name in values]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("errors", [CLEAR, CHANCE, {"original": [5.0], "targeted": [4.0]}])
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
+    text = render_html(report(errors))
+    page = Page(text)
+    assert page.open == []
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links), page.links
+    assert not re.search(r"https?://(?!www\.w3\.org/)", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", text))
+    assert len(page.images) == 3
+    assert all(image["alt"] for image in page.images)
+    assert text.count("<svg") == 3
+    assert "a<b" in page.text
+    assert "about <targeted>" in page.text
+    for line in report(errors).headlines():
+        assert line in page.text
+
+
+def test_the_page_is_the_same_every_time():
+    assert render_html(report(CLEAR)) == render_html(report(CLEAR))
+
+
+def test_figures_without_a_number_become_null():
+    result = report({"original": [5.0, float("nan")], "targeted": [4.0, 4.0]}).to_json()
+    assert result["arms"]["original"]["error"]["mean"] is None
+    assert result["differences"]["original"]["targeted"]["significant"] is False
+    assert report(CLEAR).to_metrics()["arms"]["targeted"]["error"] == 4.1
