@@ -97,25 +97,38 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {"convnet": ConvNet, "preact_resnet1
 """Our own; importing timm (3 s) is left to those who name one of its models."""
 
 
+def check_model(name: str) -> None:
+    """Check that there is an architecture of this name.
+
+    Raises:
+        GdaError: there is none; the message lists those that exist.
+    """
+    if name in ARCHITECTURES:
+        return
+    import timm
+
+    if not timm.is_model(name):
+        known = [*ARCHITECTURES, *timm.list_models()]
+        close = ", ".join(difflib.get_close_matches(name, known, 3)) or "none is close"
+        raise GdaError(
+            f"model: found {name!r}; allowed: {', '.join(ARCHITECTURES)} and timm's {len(known) - len(ARCHITECTURES)} "
+            f"(nearest: {close}; all: python -c 'import timm; print(timm.list_models())')"
+        )
+
+
 def create_model(name: str, num_classes: int, model_args: dict[str, Any], seed: int) -> nn.Module:
     """Make a network with random weights that depend on the seed alone.
 
     Raises:
-        GdaError: no such architecture (the message lists those that exist), or it does not take an argument.
+        GdaError: no such architecture, or it does not take an argument.
     """
+    check_model(name)
     torch.manual_seed(seed)
     try:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name](num_classes, **model_args)
         import timm
 
-        if not timm.is_model(name):
-            known = [*ARCHITECTURES, *timm.list_models()]
-            close = ", ".join(difflib.get_close_matches(name, known, 3)) or "none is close"
-            raise GdaError(
-                f"model: found {name!r}; allowed: {', '.join(ARCHITECTURES)} and timm's {len(known) - 2} "
-                f"(nearest: {close}; all: python -c 'import timm; print(timm.list_models())')"
-            )
         return timm.create_model(name, num_classes=num_classes, **model_args)
     except TypeError as error:
         raise GdaError(f"model_args: {name} does not take {model_args}: {error}") from error

@@ -57,20 +57,20 @@ class Compute(Section):
 class Crop(Section):
     """Random crop after zero padding."""
 
-    padding: Positive = Field(4, description="pixels on each side")
+    padding: Positive = Field(4, description="black pixels added on each side")
 
 
 class Flip(Section):
     """Random horizontal flip."""
 
-    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    probability: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of the images that are mirrored")
 
 
 class Augment(Section):
     """Augmentations during training, each random per image; null turns one off."""
 
-    crop: Crop | None = None
-    flip: Flip | None = None
+    crop: Crop | None = Field(None, description="random crop after padding with black")
+    flip: Flip | None = Field(None, description="random horizontal flip")
 
 
 class Optimisation(Section):
@@ -78,11 +78,11 @@ class Optimisation(Section):
 
     model: str = Field(description="an architecture: ours (convnet, preact_resnet18) or any of timm")
     model_args: dict[str, Any] = Field(default_factory=dict, description="arguments of the architecture (width: 16)")
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images per update")
     lr: Annotated[float, Field(gt=0)] = Field(0.1, description="highest learning rate")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    augment: Augment = Augment()
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of SGD, on all parameters")
+    augment: Augment = Field(Augment(), description="augmentations, each random per image; null turns one off")
 
 
 class Probe(Optimisation):
@@ -90,7 +90,7 @@ class Probe(Optimisation):
 
     epochs: Positive = Field(8, description="epochs to train and record")
     separation_epoch: Positive | None = Field(None, description="epoch that selection looks at; null is the last")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of the weights, the order and the augmentations")
 
     @model_validator(mode="after")
     def _separation_is_recorded(self) -> "Probe":
@@ -105,15 +105,15 @@ class Select(Section):
     share: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description=f"share that ranking strategies choose ({', '.join(sorted(RANKINGS))}); null: natural size"
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of k-means and of random choices")
 
 
 class Fit(Section):
     """`fit`: the class-conditional diffusion model, trained on the train split alone."""
 
-    updates: Positive = 2500
-    batch_size: Positive = 128
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    updates: Positive = Field(2500, description="optimizer steps; more is better")
+    batch_size: Positive = Field(128, description="images per update")
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="of AdamW; warmed up, then lowered over the last fifth")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="of the averaged weights that are saved")
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share trained without class, for guidance"
@@ -121,9 +121,9 @@ class Fit(Section):
     block_out_channels: Annotated[list[Positive], Field(min_length=1)] = Field(
         [32, 64], description="channels per level"
     )
-    layers_per_block: Positive = 1
+    layers_per_block: Positive = Field(1, description="residual layers per level")
     flip: bool = Field(False, description="also train on mirrored images")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of the weights, the order and the noise")
 
     @model_validator(mode="after")
     def _channels_fit_groups(self) -> "Fit":
@@ -139,8 +139,8 @@ class Generate(Section):
     solver: Literal["ddpm", "ddim", "dpmsolver++"] = Field("dpmsolver++", description="ddpm is the paper's")
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="for strength 1; 0.5 takes half")
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="1 is none")
-    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = 64
-    seed: Seed = 0
+    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = Field(64, description="images at a time")
+    seed: Seed = Field(0, description="base of every image's own seed")
 
     @field_validator("backend")
     @classmethod
@@ -151,8 +151,8 @@ class Generate(Section):
 class Budget(Section):
     """How long to train: epochs over the arm's mix, or updates whatever the mix's size."""
 
-    epochs: Positive | None = None
-    updates: Positive | None = None
+    epochs: Positive | None = Field(None, description="passes over the arm's mix: a larger mix gets more updates")
+    updates: Positive | None = Field(None, description="optimizer steps, the same for mixes of any size")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Budget":
@@ -164,15 +164,15 @@ class Budget(Section):
 class Train(Optimisation):
     """`train`: from scratch on one arm's mix."""
 
-    budget: Budget = Budget(epochs=200)
+    budget: Budget = Field(Budget(epochs=200), description="how long: give either epochs or updates")
     schedule: Literal["constant", "piecewise", "cosine"] = Field("piecewise", description="piecewise: /10 at 50, 75 %")
 
 
 class Compare(Section):
     """Which arms and seeds to run; a DVC matrix goes over them."""
 
-    arms: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    arms: Annotated[list[str], Field(min_length=1, description="names of arms")]
+    seeds: Annotated[list[Seed], Field(min_length=1, description="one training per arm and seed; 3 or more")]
 
     @model_validator(mode="after")
     def _no_doubles(self) -> "Compare":
@@ -185,14 +185,16 @@ class Compare(Section):
 class ArmParams(Section):
     """One arm; see docs/arms.md."""
 
-    select: str | None = None
-    like: str | None = None
+    select: str | None = Field(None, description="which images: " + ", ".join(STRATEGIES))
+    like: str | None = Field(None, description="another arm, whose number of selected images this one takes")
     match: Literal["total", "per_class"] = Field("total", description="what `like` takes from the other arm")
-    add: Literal["copies", "synthetic", "sampled"] | None = None
-    k: Annotated[int, Field(ge=2)] | None = None
-    strengths: list[Annotated[float, Field(gt=0, le=1)]] = []
-    variants: Positive = 1
-    num_images: Positive | None = None
+    add: Literal["copies", "synthetic", "sampled"] | None = Field(None, description="what is added; null: nothing")
+    k: Annotated[int, Field(ge=2)] | None = Field(None, description="copies: times that a selected image is shown")
+    strengths: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [], description="synthetic: how much noise is added before denoising, t*/T; 1 is pure noise"
+    )
+    variants: Positive = Field(1, description="synthetic: images per selected image and strength")
+    num_images: Positive | None = Field(None, description="sampled: images in all, class-balanced, without a source")
     train: dict[str, Any] = Field(description="overrides of the train section for this arm; {} for none")
 
     @field_validator("select")

@@ -115,11 +115,11 @@ class Report:
         }
 
     def to_metrics(self) -> dict[str, Any]:
-        """Return the figures that `dvc metrics` and `dvc exp show` compare."""
+        """Return the figures that `dvc metrics` and `dvc exp show` compare (DVC takes a key `error` for a failure)."""
         arms = {
             arm.name: {
-                "error": round(arm.error.mean, 4),
-                **({"error_sd": round(arm.error.sd, 4)} if arm.error.sd is not None else {}),
+                "test_error": round(arm.error.mean, 4),
+                **({"test_error_sd": round(arm.error.sd, 4)} if arm.error.sd is not None else {}),
                 "balanced_error": round(arm.balanced_error.mean, 4),
                 "macro_f1": round(arm.macro_f1.mean, 4),
                 "late_error": round(arm.late_error.mean, 4),

@@ -135,4 +135,4 @@ def test_figures_without_a_number_become_null():
     result = report({"original": [5.0, float("nan")], "targeted": [4.0, 4.0]}).to_json()
     assert result["arms"]["original"]["error"]["mean"] is None
     assert result["differences"]["original"]["targeted"]["significant"] is False
-    assert report(CLEAR).to_metrics()["arms"]["targeted"]["error"] == 4.1
+    assert report(CLEAR).to_metrics()["arms"]["targeted"]["test_error"] == 4.1
