@@ -1,0 +1,86 @@
+"""The documents say what the code does."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import invoke, write_folder
+from test_cli import COMMANDS
+
+from gdacli.params import ArmParams, Compare, load_params
+from gdacli.selection import STRATEGIES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line[2:].split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_the_reference_of_parameters_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_params", ROOT / "docs/make_params.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/params.md").read_text() == module.reference(), "run `python docs/make_params.py`"
+    assert "|  |" not in module.reference(), "a key has no description"
+
+
+def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "photos" / "shoes")
+    ran = []
+    for command in commands(ROOT / "README.md"):
+        if command.startswith("gdacli init"):
+            outcome = invoke(*[word.replace("~", str(tmp_path)) for word in shlex.split(command)[1:]])
+            assert outcome.code == 0, outcome.stderr
+            monkeypatch.chdir(tmp_path / "shoes")
+            ran.append(command)
+        elif command.startswith(("gdacli prepare", "gdacli clean")):
+            assert invoke(*shlex.split(command)[1:]).code == 0
+            ran.append(command)
+        elif command.startswith("gdacli"):  # heavy ones: the pipeline test runs them; here their words are checked
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(tmp_path)
+                outcome = invoke(*shlex.split(command)[1:])
+            assert (outcome.code, "params.yaml does not exist" in outcome.stderr) == (1, True), outcome.stderr
+            ran.append(command)
+        else:
+            assert command in ("make demo", "make test", "cd shoes", "dvc repro")
+    assert len(ran) == 5
+
+
+def test_the_readme_lists_every_stage_and_links_to_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert all(f"`gdacli {stage}`" in text for stage in stages)
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_arms_page_is_right():
+    text = (ROOT / "docs/arms.md").read_text()
+    example = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    Compare.model_validate(example["compare"])
+    for arm in example["arms"].values():
+        ArmParams.model_validate(arm)
+    assert all(f"| `{strategy}` |" in text for strategy in STRATEGIES)
+
+
+def test_every_command_is_documented():
+    text = "".join(page.read_text() for page in PAGES)
+    assert all(f"gdacli {name}" in text for name in COMMANDS)
+
+
+def test_the_demos_parameters_are_valid():
+    params = load_params(ROOT)
+    assert params.data.source == "digits"
+    assert len(params.compare.seeds) >= 3
