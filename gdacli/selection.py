@@ -10,7 +10,9 @@ A strategy is a function `(dynamics, labels, rng) -> (score, chosen)`:
 To add one: write the function and its line in STRATEGIES.
 """
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +29,11 @@ def select_cluster(dynamics: np.ndarray, labels: np.ndarray, rng: np.random.Gene
     """Per class, split the logits by k-means (k=2) and choose the cluster of higher mean loss.
 
     The score is the distance to the early-learned centroid minus that to the late-learned one (> 0 = late-learned).
-    A class that cannot be split (one image, identical logits) is taken whole if its mean loss is above the mean of
-    all images, and left out whole if not; its scores are its losses relative to that mean.
+    A class that cannot be split (one image, identical logits, an empty cluster) is taken whole if its mean loss is
+    above the mean of all images, and left out whole if not; its scores are its losses relative to that mean.
 
     Source: targeted-augmentation paper, Algorithm 1. The paper does not state the initialisation: k-means++, 10 times.
     """
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
-
     logits = dynamics[-1].astype(np.float64)
     losses = cross_entropy(logits, labels)
     score = losses - losses.mean()
@@ -42,11 +41,10 @@ def select_cluster(dynamics: np.ndarray, labels: np.ndarray, rng: np.random.Gene
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         seed = int(rng.integers(2**31))
-        if not can_be_split(logits[members]):
+        means = _two_means(logits[members], seed)
+        if means is None:
             chosen[members] = losses[members].mean() > losses.mean()
             continue
-        with threadpool_limits(1):  # several threads add up in varying order
-            means = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(logits[members])
         late = int(losses[members][means.labels_ == 1].mean() > losses[members][means.labels_ == 0].mean())
         distance = means.transform(logits[members])
         score[members] = distance[:, 1 - late] - distance[:, late]
@@ -54,9 +52,18 @@ def select_cluster(dynamics: np.ndarray, labels: np.ndarray, rng: np.random.Gene
     return score, chosen
 
 
-def can_be_split(logits: np.ndarray) -> bool:
-    """Say whether the logits [n, C] of a class have two distinct rows, so that two clusters exist."""
-    return len(logits) > 1 and bool((logits != logits[0]).any())
+def _two_means(logits: np.ndarray, seed: int) -> Any:
+    """Return scikit-learn's fitted k-means with two clusters, None if the rows fall into one."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    if (logits == logits[0]).all():
+        return None
+    with threadpool_limits(1), warnings.catch_warnings():  # several threads add up in varying order
+        warnings.simplefilter("ignore", ConvergenceWarning)  # rows that differ by less than rounding
+        means = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(logits)
+    return means if len(np.unique(means.labels_)) == 2 else None
 
 
 def select_high_loss(

@@ -11,25 +11,29 @@ from gdacli.errors import GdaError
 
 
 class TableWriter:
-    """Writes a table piece by piece, one row group each; a context manager. Nothing is written before the first."""
+    """Writes a table piece by piece, one row group each; a context manager.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: pq.ParquetWriter | None = None
+    Args:
+        path: the file; not atomic, for use in a folder that is.
+        columns: name -> `str` or `int`.
+    """
+
+    def __init__(self, path: Path, columns: dict[str, type]) -> None:
+        kinds = {str: pa.string(), int: pa.int64()}
+        self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> "TableWriter":
         return self
 
-    def append(self, columns: dict[str, Any]) -> None:
-        """Add rows: columns (lists or arrays of one length) as in the pieces before."""
-        table = pa.table(columns)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table)
+    def append(self, rows: list[tuple[Any, ...]]) -> None:
+        """Add rows, their cells in the order of the columns."""
+        cells = zip(*rows, strict=True)
+        columns = [pa.array(column, kind) for column, kind in zip(cells, self._schema.types, strict=True)]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def __exit__(self, *exception: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
 
 def write_table(path: Path, columns: dict[str, Any]) -> None:

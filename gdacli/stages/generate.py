@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+_INDEX = {"key": str, "label": int, "shard": str, "sha256": str, "identity": str}
+
 
 def run(params: Params) -> dict[str, Any]:
     """Write `data/synthetic`; returns how many images it holds and how many of them were made now."""
@@ -46,7 +48,7 @@ def run(params: Params) -> dict[str, Any]:
     with (
         store.locked(),
         new_directory(SYNTHETIC) as folder,
-        TableWriter(folder / "index.parquet") as listing,
+        TableWriter(folder / "index.parquet", _INDEX) as listing,
         progress("generate", plan.num_images, "images") as advance,
     ):
         for wanted in plan_shards(
@@ -62,12 +64,8 @@ def run(params: Params) -> dict[str, Any]:
             stored = maker.shard(wanted, advance)
             shards.append(publish(stored, folder / wanted.name))
             environments += [each for each in stored.environments if each not in environments]
-            rows: dict[str, list[Any]] = {"key": [], "label": [], "shard": [], "sha256": [], "identity": []}
-            for request, sample in zip(wanted.requests, read_shard(stored.path), strict=True):
-                cells = (sample.key, sample.label, wanted.name, sha256_bytes(sample.image), request.identity)
-                for column, cell in zip(rows.values(), cells, strict=True):
-                    column.append(cell)
-            listing.append(rows)
+            pairs = zip(read_shard(stored.path), wanted.requests, strict=True)
+            listing.append([(s.key, s.label, wanted.name, sha256_bytes(s.image), r.identity) for s, r in pairs])
         counts = {f"s{strength:04d}": int(variants.sum()) for strength, variants in plan.variants.items()}
         manifest = {
             "images": {**counts, "sampled": plan.num_sampled},

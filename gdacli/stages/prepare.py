@@ -23,6 +23,7 @@ from gdacli.tables import TableWriter
 VERSION = 1
 
 _UNUSED = len(SPLITS)
+_INDEX = {"key": str, "label": int, "split": str, "shard": str, "sha256": str}
 
 
 @dataclass
@@ -195,7 +196,10 @@ def _write(
     written: dict[str, _Written] = {}
     sizes = set[tuple[int, int]]()
     total = sum(int((role != _UNUSED).sum()) for role in roles.values())
-    with progress("prepare: images", total, "images") as advance, TableWriter(folder / "index.parquet") as index:
+    with (
+        progress("prepare: images", total, "images") as advance,
+        TableWriter(folder / "index.parquet", _INDEX) as index,
+    ):
 
         def samples(target: int, split: str) -> Iterator[Sample]:
             for record, role in zip(source.splits[split][1](), roles[split], strict=True):
@@ -234,15 +238,14 @@ def _write_shards(
 ) -> None:
     for first in samples:  # the first of each shard; `islice` below takes the others
         name = f"{split}-{len(written.shards):06d}.tar"
-        rows: dict[str, list[Any]] = {"key": [], "label": [], "split": [], "shard": [], "sha256": []}
+        rows: list[tuple[Any, ...]] = []
 
-        def listed(first: Sample = first, name: str = name, rows: dict[str, list[Any]] = rows) -> Iterator[Sample]:
+        def listed(first: Sample = first, name: str = name, rows: list[tuple[Any, ...]] = rows) -> Iterator[Sample]:
             for sample in chain([first], islice(samples, shard_size - 1)):
-                cells = (sample.key, sample.label, split, name, sha256_bytes(sample.image))
-                for column, cell in zip(rows.values(), cells, strict=True):
-                    column.append(cell)
+                sha256 = sha256_bytes(sample.image)
+                rows.append((sample.key, sample.label, split, name, sha256))
                 written.class_counts[sample.label] += 1
-                written.digests.append(int(cells[-1][:16], 16))
+                written.digests.append(int(sha256[:16], 16))
                 yield sample
 
         written.shards.append(write_shard(folder / name, listed()))

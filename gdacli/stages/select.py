@@ -11,7 +11,7 @@ from gdacli.params import Params
 from gdacli.paths import PROBE, SELECTION, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.rng import derive_seed
-from gdacli.selection import RANKINGS, STRATEGIES, can_be_split, centroids
+from gdacli.selection import RANKINGS, STRATEGIES, centroids
 from gdacli.tables import write_table
 
 VERSION = 1
@@ -34,7 +34,8 @@ def run(params: Params) -> dict[str, Any]:
         if strategy in RANKINGS and params.select.share is not None:
             chosen = take_top(score, round(params.select.share * len(labels)))
         results[strategy] = (score, chosen)
-    whole = [names[label] for label in np.unique(labels) if not can_be_split(dynamics[-1][labels == label])]
+    late = results["cluster"][1]
+    whole = [names[label] for label in np.unique(labels) if len(np.unique(late[labels == label])) == 1]
     if whole:
         say(f"warning: classes that two clusters cannot split are taken or left as a whole: {', '.join(whole)}")
     columns: dict[str, Any] = {"key": keys.tolist(), "label": labels}
@@ -50,7 +51,7 @@ def run(params: Params) -> dict[str, Any]:
     }
     with new_directory(SELECTION) as folder:
         write_table(folder / "selection.parquet", columns)
-        centers = centroids(dynamics[-1], labels, results["cluster"][1], len(names))
+        centers = centroids(dynamics[-1], labels, late, len(names))
         np.savez(folder / "centroids.npz", centroids=centers)
         write_json(folder / "selection.json", result)
     return result
