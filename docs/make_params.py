@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gdacli.explain import models_in
 from gdacli.params import Params
 
 FILE = Path(__file__).with_name("params.md")
@@ -25,7 +26,7 @@ def reference() -> str:
 
 
 def _section(name: str, field: FieldInfo) -> list[str]:
-    models = _models_in(field.annotation)
+    models = models_in(field.annotation)
     title = f"{name}.<arm>" if name == "arms" else name
     if not models:
         return ["", f"## {title}", "", field.description or ""]
@@ -45,7 +46,7 @@ def _section(name: str, field: FieldInfo) -> list[str]:
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
-        inner = _models_in(field.annotation)
+        inner = models_in(field.annotation)
         nullable = "null or " if type(None) in getattr(field.annotation, "__args__", ()) else ""
         allowed = f"{nullable}the keys below" if inner else _allowed(field)
         meaning = field.description
@@ -87,12 +88,6 @@ def _words(schema: dict[str, Any]) -> str:
     if kind == "array":
         return "list of " + _words(schema.get("items", {}))
     return " ".join([words.get(kind, "mapping"), ", ".join(shown)]).strip()
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
 
 
 if __name__ == "__main__":

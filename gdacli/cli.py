@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
 from gdacli.paths import METRICS
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 
 # Threads that wait for each other sleep instead of spinning (it must be set before torch is imported): two trainings at
 # once on two cores took 2 times as long as one, not 20 times and more; one alone is no slower.
@@ -227,8 +228,9 @@ def _show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_j
 def _guard(work: Callable[[], None], debug: bool) -> None:
     try:
         work()
-    except KeyboardInterrupt:
-        _fail("interrupted: nothing half-written is left; run the same command again to go on", EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        code = EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED
+        _fail("interrupted: nothing half-written is left; run the same command again to go on", code)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -252,6 +254,15 @@ def _fail(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
+class _Terminated(BaseException):
+    """SIGTERM, which a scheduler or `kill` sends: ends like Ctrl-C."""
+
+
+def _on_sigterm(number: int, frame: object) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """Run the command line."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
     app()

@@ -1,6 +1,7 @@
 """Decode any image to what a person sees, in RGB; resize; encode losslessly."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ _DECODE_ERRORS = (
     ValueError,
     SyntaxError,
     EOFError,
+    struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -128,7 +130,10 @@ def _open(encoded: bytes) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         wide = np.asarray(image).astype(np.float64)
-        top = 65535 if wide.max(initial=0) > 255 or image.mode.startswith("I;16") else 255
+        highest = wide.max(initial=0)
+        top = (
+            65535 if highest > 255 or image.mode.startswith("I;16") else 255 if highest > 1 or image.mode == "I" else 1
+        )
         return Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layers = image.convert("RGBA")

@@ -11,7 +11,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over training seeds. With one seed there is no spread: `sd`, `low` and `high` are None."""
+    """A mean over training seeds. With one seed there is no spread: `sd`, `low` and `high` are None.
+
+    Equal values leave an interval of no width, which says nothing about chance: `low` and `high` are then None too.
+    """
 
     mean: float
     sd: float | None
@@ -76,7 +79,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     differences = np.subtract(np.asarray(values, float), np.asarray(reference, float))
     mean, sd, low, high = _interval(differences)
     p_value = None
-    if sd:
+    if low is not None:
         from scipy.stats import ttest_rel
 
         p_value = float(ttest_rel(values, reference).pvalue)
@@ -90,5 +93,7 @@ def _interval(values: np.ndarray) -> tuple[float, float | None, float | None, fl
     from scipy.stats import t
 
     sd = float(values.std(ddof=1))
+    if sd <= 1e-9 * max(1.0, abs(mean)):  # equal but for rounding
+        return mean, 0.0, None, None
     half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * sd / math.sqrt(len(values))
     return mean, sd, mean - half, mean + half

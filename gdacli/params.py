@@ -1,7 +1,6 @@
 """`params.yaml`: one model per section with types, ranges and meaning, and one-line errors."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from gdacli.arms import Arm, milli
 from gdacli.diffusion import num_denoising_steps
 from gdacli.errors import GdaError
+from gdacli.explain import FILE, explain, one_of
 from gdacli.generators import BACKENDS
 from gdacli.selection import RANKINGS, STRATEGIES
-
-FILE = "params.yaml"
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -145,7 +143,7 @@ class Generate(Section):
     @field_validator("backend")
     @classmethod
     def _backend_exists(cls, backend: str) -> str:
-        return _one_of(backend, BACKENDS)
+        return one_of(backend, BACKENDS)
 
 
 class Budget(Section):
@@ -200,7 +198,7 @@ class ArmParams(Section):
     @field_validator("select")
     @classmethod
     def _strategy_exists(cls, select: str | None) -> str | None:
-        return select if select is None else _one_of(select, STRATEGIES)
+        return select if select is None else one_of(select, STRATEGIES)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ArmParams":
@@ -217,8 +215,13 @@ class ArmParams(Section):
                 raise ValueError(f"add: {add} needs {key}")
         if self.variants > 1 and self.add != "synthetic":
             raise ValueError(f"variants goes with add: synthetic, found add: {self.add or 'nothing'}")
+        if self.select == "all" and self.like is not None:
+            raise ValueError("like goes with a strategy that ranks images; select: all takes every one")
         if self.match != "total" and self.like is None:
             raise ValueError("match goes with like")
+        for strength in self.strengths:
+            if abs(1000 * strength - milli(strength)) > 1e-6:
+                raise ValueError(f"strengths: found {strength}, allowed: thousandths, at most three decimals")
         if len({milli(strength) for strength in self.strengths}) < len(self.strengths):
             raise ValueError(f"strengths {self.strengths}: two are equal in thousandths")
         return self
@@ -253,12 +256,27 @@ class Params(Section):
     versions: dict[str, int] | None = Field(None, description="stage versions of a project made by `gdacli init`")
 
     @model_validator(mode="after")
+    def _batches_fill_the_threads(self) -> "Params":
+        share = 16 * self.compute.threads
+        if self.generate.batch_size % share:
+            raise ValueError(
+                f"generate.batch_size: found {self.generate.batch_size}; with compute.threads {self.compute.threads} "
+                f"it must be a multiple of {share}, so that an image's bits do not depend on its place in the batch"
+            )
+        if self.generate.guidance_scale != 1 and self.fit.class_dropout == 0:
+            raise ValueError(
+                f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.class_dropout 0 trains "
+                "nothing to guide with: allowed is 1, or raise fit.class_dropout (0.1)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arms_refer_to_arms(self) -> "Params":
         for name in self.compare.arms:
-            _one_of(name, self.arms, "compare.arms: ")
+            one_of(name, self.arms, "compare.arms: ")
         for name, arm in self.arms.items():
             if arm.like is not None:
-                _one_of(arm.like, self.arms, f"arms.{name}.like: ")
+                one_of(arm.like, self.arms, f"arms.{name}.like: ")
                 other = self.arms[arm.like]
                 if other.select is None or other.like is not None:
                     raise ValueError(f"arms.{name}.like: {arm.like} must select images itself, without `like`")
@@ -302,12 +320,14 @@ class Params(Section):
             return self.train
         merged = self.train.model_dump()
         try:
+            if "model" in overrides:
+                merged["model_args"] = {}  # those of another architecture
             for key, value in overrides.items():
-                nested = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "budget"
+                nested = key == "augment" and isinstance(value, dict)
                 merged[key] = {**merged[key], **value} if nested else value
             return Train.model_validate(merged)
         except ValidationError as error:
-            raise GdaError(_explain(error, merged, ("arms", arm, "train"), Train)) from error
+            raise GdaError(explain(error, ("arms", arm, "train"), Train)) from error
 
 
 def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
@@ -334,7 +354,7 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise GdaError(_explain(error, values, (), Params)) from error
+        raise GdaError(explain(error, (), Params)) from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -346,54 +366,11 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise GdaError(f"-S {override}: the value is not valid YAML") from error
-    for key in keys[:-1]:
-        inner = dict(values.get(key) or {})
+    for depth, key in enumerate(keys[:-1], 1):
+        inner = values.get(key) or {}
+        if not isinstance(inner, dict):
+            raise GdaError(f"-S {override}: {'.'.join(keys[:depth])} is no section, it holds {inner!r}")
+        inner = dict(inner)
         values[key] = inner
         values = inner
     values[keys[-1]] = value
-
-
-def _one_of(value: str, allowed: Iterable[str], prefix: str = "") -> str:
-    if value not in allowed:
-        close = difflib.get_close_matches(value, list(allowed), 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{prefix}found {value!r}, allowed: {', '.join(allowed)}{hint}")
-    return value
-
-
-def _explain(error: ValidationError, values: Any, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    location = tuple(str(part) for part in first["loc"] if part != "[key]")
-    field = ".".join((*prefix, *location))
-    if first["type"] == "extra_forbidden":
-        known = sorted(_keys_at(model, location[:-1]))
-        close = difflib.get_close_matches(location[-1], known, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{FILE}: {field}: unknown key; {hint}known are: {', '.join(known)}"
-    if first["loc"][-1:] == ("[key]",):
-        return f"{FILE}: {field}: a name holds a-z, 0-9 and _ only: rename it"
-    if first["type"] == "missing":
-        return f"{FILE}: {field}: missing; add it"
-    if first["type"] == "value_error":
-        message = str(first["ctx"]["error"])
-        return f"{FILE}: {field}: {message}" if field else f"{FILE}: {message}"
-    allowed = first["msg"].removeprefix("Input ").replace("should be", "must be").replace("should", "must")
-    return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {field}=VALUE"
-
-
-def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    for part in location:
-        field = model.model_fields.get(part)
-        if field is None:
-            continue  # a name chosen by the user, such as an arm's
-        inner = _models_in(field.annotation)
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]

@@ -57,7 +57,7 @@ def plan_shards(
     labels: np.ndarray,
     source_shards: Sequence[str],
     source_sha256: Sequence[str],
-    num_classes: int,
+    class_names: Sequence[str],
     settings: str,
     seed: int,
 ) -> Iterator[ShardRequest]:
@@ -66,7 +66,7 @@ def plan_shards(
     Args:
         plan: the images that the arms need.
         keys, labels [N], source_shards, source_sha256: of the training images, in order, shard after shard.
-        num_classes: C; sampled image i is of class i mod C.
+        class_names: of the labels (they reach the prompts); sampled image i is of class i mod their number.
         settings: hash of all that determines an image besides its source, class, strength and seed.
         seed: base seed; an image's seed hashes it with source key, strength and variant.
     """
@@ -79,7 +79,7 @@ def plan_shards(
                 for variant in range(variants[row]):
                     key, label = keys[row], int(labels[row])
                     own = derive_seed(seed, key, strength, variant)
-                    identity = digest(settings, source_sha256[row], label, strength, own)
+                    identity = digest(settings, source_sha256[row], label, class_names[label], strength, own)
                     name = synthetic_key(key, strength, variant)
                     requests.append(Request(name, label, own, identity, strength, variant, key))
             if requests:
@@ -87,8 +87,8 @@ def plan_shards(
     for number, start in enumerate(range(0, plan.num_sampled, SAMPLED_SHARD_SIZE)):
         requests = []
         for index in range(start, min(start + SAMPLED_SHARD_SIZE, plan.num_sampled)):
-            label, own = index % num_classes, derive_seed(seed, "sampled", index)
-            identity = digest(settings, "sampled", label, own)
+            label, own = index % len(class_names), derive_seed(seed, "sampled", index)
+            identity = digest(settings, "sampled", label, class_names[label], own)
             requests.append(Request(sampled_key(index), label, own, identity, 1000, 0, ""))
         yield ShardRequest(f"train-sampled-{number:06d}.tar", None, 1000, requests)
 
@@ -102,9 +102,9 @@ def make_images(
 ) -> Iterator[tuple[Request, bytes]]:
     """Make the images of one strength, encoded as PNG, in the order of the requests.
 
-    Every batch has `batch_size` rows, the last one filled up with repeats: with a constant shape (a multiple of 16)
-    an image's bits depend neither on its neighbours nor on its place in the batch (tests/test_generators.py), so the
-    images of a shard can be packed densely whatever was asked for.
+    Every batch has `batch_size` rows, the last one filled up with repeats. With a constant shape of 16 rows a thread,
+    or a multiple (`params.Params` sees to it), an image's bits depend neither on its neighbours nor on its place in
+    the batch (tests/test_generators.py), so that what a shard needs is packed densely.
 
     Args:
         generator: of a backend.

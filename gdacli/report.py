@@ -139,7 +139,8 @@ def in_words(difference: Difference) -> str:
     """
     size = f"{abs(difference.mean):.2f} points {'lower' if difference.mean < 0 else 'higher'} error"
     if difference.low is None:
-        return f"{size} with one seed: whether it is chance cannot be told"
+        why = "with one seed" if difference.num == 1 else f"in each of {difference.num} seeds, which do not vary"
+        return f"{size} {why}: whether it is chance cannot be told"
     p_value = "" if difference.p_value is None else f", p = {difference.p_value:.2g}"
     detail = f"95 % interval {difference.low:.2f} to {difference.high:.2f}{p_value}, {difference.num} seeds"
     if difference.significant:
@@ -193,7 +194,7 @@ def render_html(report: Report) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"spread": spread, "interval": interval, "picture": _picture}
+    environment.filters |= {"spread": spread, "interval": interval, "picture": _picture, "points": _points}
     template = environment.from_string(files("gdacli").joinpath("templates/report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         report=report,
@@ -230,6 +231,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _points(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.2f}"
 
 
 def _picture(image: np.ndarray) -> str:

@@ -64,6 +64,8 @@ def read_shard(path: Path) -> Iterator[Sample]:
         GdaError: the file is missing, is no tar, is cut short, or a sample lacks its image or label.
     """
     try:
+        if not _has_end_mark(path):
+            raise tarfile.ReadError("it is cut short, the end mark is missing")
         with tarfile.open(path, "r:") as tar:
             key, parts = "", dict[str, bytes]()
             for member in tar:
@@ -84,6 +86,14 @@ def read_shard(path: Path) -> Iterator[Sample]:
         raise GdaError(f"{path} does not exist: run `dvc pull {path.parent}`, or make it again") from None
     except (tarfile.TarError, EOFError) as error:
         raise GdaError(f"{path}: damaged tar file ({error}): make or pull it again") from error
+
+
+def _has_end_mark(path: Path) -> bool:
+    """Say if the file ends in two blocks of zeros; without, `tarfile` takes any cut between members for the end."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        return file.read() == bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

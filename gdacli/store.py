@@ -48,20 +48,19 @@ class ImageStore:
         self._folder = work_directory() / "images" / settings[:32]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._holder: dict[str, Path] = {}
-        for listing in sorted(self._folder.glob("*.json")):
-            for identity in read_json(listing)["identities"]:
-                self._holder[identity] = listing
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store for this process; waits for another one that holds it."""
+    def locked(self) -> Iterator["ImageStore"]:
+        """Hold the store for this process, after another one that holds it, and see what it has."""
         with (self._folder / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 say(f"another gdacli generates with these settings ({self._folder}); waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            for listing in sorted(self._folder.glob("*.json")):
+                self._holder |= dict.fromkeys(read_json(listing)["identities"], listing)
+            yield self
 
     def find(self, identities: Sequence[str]) -> Stored | None:
         """Return the finished shard of exactly these images in this order, None if there is none or it is damaged."""

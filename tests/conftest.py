@@ -63,7 +63,7 @@ TINY: dict = {
     "probe": {"model": "convnet", "model_args": {"width": 4}, "epochs": 2, "batch_size": 8, "lr": 0.05},
     "select": {},
     "fit": {"updates": 6, "batch_size": 16, "block_out_channels": [8, 8]},
-    "generate": {"num_inference_steps": 4, "batch_size": 16},
+    "generate": {"num_inference_steps": 4, "batch_size": 32},
     "train": {
         "model": "convnet",
         "model_args": {"width": 4},

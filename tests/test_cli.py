@@ -95,16 +95,17 @@ def leftovers(project: Project) -> list[str]:
     return [str(path) for path in (project.folder / "data").rglob(".tmp-*")]
 
 
-def test_ctrl_c_exits_130_and_leaves_nothing_half_written(project):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_kill_leave_nothing_half_written(project, sent, code):
     project.ok("prepare")
     process = start(project, "fit", "-S", "fit.updates=1000000")
     deadline = time.monotonic() + 60
     while not leftovers(project) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert leftovers(project), "the stage did not start"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "error: interrupted" in stderr.splitlines()[-1]
     assert leftovers(project) == []
     assert not (project.folder / "data/generator/class_conditional").exists()

@@ -1,4 +1,5 @@
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -7,10 +8,12 @@ from conftest import CLASSES, encoded, shape, write_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdacli.datasets import key_uniform, legal_key, open_source, split_off, subsample
+from gdacli.datasets import open_source
 from gdacli.errors import GdaError
 from gdacli.images import decode_array
+from gdacli.records import legal_key
 from gdacli.shards import Sample, write_shard
+from gdacli.splits import key_uniform, split_off, subsample
 
 
 def test_digits_are_bundled():
@@ -36,7 +39,7 @@ def test_a_folder_without_splits(shapes):
 def test_a_folder_with_splits_under_their_many_names(tmp_path):
     for name, per_class in (("training", 3), ("val", 2), ("test", 1)):
         write_folder(tmp_path / name, per_class)
-    source = open_source("../" + tmp_path.name, folder=tmp_path)
+    source = open_source(str(tmp_path))
     assert {split: count for split, (count, _) in source.splits.items()} == {"test": 3, "train": 9, "validation": 6}
 
 
@@ -213,7 +216,7 @@ def test_shards_keep_legal_keys_and_find_class_names_in_the_card(tmp_path, four)
 
 def test_what_is_missing_or_empty_is_one_line(tmp_path):
     with pytest.raises(GdaError, match="data.source: there is no '.*nowhere': give 'digits', an existing folder"):
-        open_source("./nowhere", folder=tmp_path)
+        open_source(str(tmp_path / "nowhere"))
     with pytest.raises(GdaError, match="has no class folders: expected <class>/<image>"):
         open_source(str(tmp_path))
     write_folder(tmp_path, 2)
@@ -224,6 +227,70 @@ def test_what_is_missing_or_empty_is_one_line(tmp_path):
     (tmp_path / "s" / "test" / "dics").mkdir(parents=True)
     with pytest.raises(GdaError, match="class 'dics' of .* is not in"):
         open_source(str(tmp_path / "s"))
+
+
+def test_a_split_folder_that_would_be_passed_over_is_said(tmp_path):
+    write_folder(tmp_path / "train", 2)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "flat.png").write_bytes(encoded(shape(0, np.random.default_rng(0))))
+    with pytest.raises(GdaError, match="test has no class folders, unlike .*train: sort its images"):
+        open_source(str(tmp_path))
+    shutil.rmtree(tmp_path / "test")
+    write_folder(tmp_path / "val", 1)
+    write_folder(tmp_path / "validation", 1)
+    with pytest.raises(GdaError, match="has both 'val' and 'validation', which mean validation: keep one"):
+        open_source(str(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write_folder(tmp_path, 2)
+    (tmp_path / "square").rename(tmp_path / "train")
+    source = open_source(str(tmp_path))
+    assert (source.class_names, source.splits["train"][0]) == (["disc", "ring_shape", "train"], 6)
+
+
+def test_stray_files_do_not_change_what_a_folder_is(tmp_path):
+    write_folder(tmp_path, 2)
+    (tmp_path / "backup.tar").write_bytes(b"")
+    (tmp_path / "meta.parquet").write_bytes(b"")
+    (tmp_path / ".cache").mkdir()
+    assert open_source(str(tmp_path)).splits["train"][0] == 6
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-0000.tar"),
+        ("train/00.tar", "val/00.tar"),
+        ("train-0.tar", "valid_0.tar"),
+    ],
+)
+def test_shards_name_their_split_anywhere_in_their_path(tmp_path, four, names):
+    for row, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_shard(tmp_path / name, [Sample(f"k{row}{n}", n % 2, image, "jpg", {}) for n, image in enumerate(four)])
+    assert {split: count for split, (count, _) in open_source(str(tmp_path)).splits.items()} == {
+        "train": 4,
+        "validation": 4,
+    }
+    write_shard(tmp_path / "more.tar", [])
+    with pytest.raises(GdaError, match=r"more\.tar names no split, while others do"):
+        open_source(str(tmp_path))
+
+
+def test_columns_of_bytes_and_of_other_things(tmp_path, four):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": four, "label": [0, 1, 1, 0]}), tmp_path / "train.parquet")
+    assert [record.load() for record in open_source(str(tmp_path)).splits["train"][1]()] == four
+    with pytest.raises(GdaError, match="data.image_column: column 'label' holds .*; needs images or their bytes"):
+        open_source(str(tmp_path), image_column="label")
+    pq.write_table(pa.table({"image": four, "label": [[0], [1], [1], [0]]}), tmp_path / "train.parquet")
+    with pytest.raises(
+        GdaError, match="data.label_column: column 'label' holds .*; needs classes, whole numbers or text"
+    ):
+        open_source(str(tmp_path), label_column="label")
 
 
 def test_a_hub_dataset_that_cannot_be_reached_is_one_line():

@@ -113,6 +113,19 @@ def test_damage_in_the_work_directory_is_mended(ready, tmp_path):
     assert shards(ready) == before
 
 
+def test_a_damaged_source_image_is_noticed_before_it_poisons_the_store(ready):
+    shard = sorted((ready.folder / "data/source").glob("train-*.tar"))[0]
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    shard.write_bytes(content)
+    assert "is not the prepared image: the shard is damaged" in ready("generate").error
+
+
+def test_an_arm_that_selects_nothing_is_said(ready):
+    outcome = ready("select", "-S", "select.share=0.001", "-S", "arms.targeted.select=misclassified")
+    assert "warning: arm targeted selects no image" in outcome.stderr
+
+
 def test_another_data_set_than_the_selections_is_noticed(ready):
     ready.ok("prepare -S data.seed=5")
     assert (

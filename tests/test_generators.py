@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import CLASSES, shape
 
-from gdacli.datasets import readable
 from gdacli.errors import GdaError
 from gdacli.generators import BACKENDS, Generator, backend
+from gdacli.prompts import readable
 
 GOLDEN = Path(__file__).parent / "golden"
-BATCH = 32
+BATCH = 64
 
 
 @pytest.fixture(params=BACKENDS)
@@ -51,18 +51,24 @@ def test_variants_are_images_and_depend_on_their_seed(name, make_generator, batc
     assert (made != other).flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("size", [16, 32])
-def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator, batch, size):
+@pytest.mark.parametrize(("threads", "size"), [(1, 16), (1, 32), (2, 32), (2, 64), (3, 48)])
+def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator, batch, threads, size):
+    """With 16 rows a thread or a multiple, as params.yaml is held to; with 3 threads and 64 rows it is not so."""
     images, labels, seeds = (part[:size] for part in batch)
-    latents = generator.encode(images)
-    made = generator.generate(latents, labels, 0.5, seeds)
-    for attempt in range(3):
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(attempt))
-        again = generator.generate(latents[order], labels[order], 0.5, [seeds[row] for row in order])
-        assert torch.equal(again, made[order])
-    alone = torch.zeros(size, dtype=torch.int64)
-    padded = generator.generate(latents[alone], labels[alone], 0.5, [seeds[0]] * size)
-    assert torch.equal(padded, made[:1].expand_as(padded))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        latents = generator.encode(images)
+        made = generator.generate(latents, labels, 0.5, seeds)
+        for attempt in range(3):
+            order = torch.randperm(size, generator=torch.Generator().manual_seed(attempt))
+            again = generator.generate(latents[order], labels[order], 0.5, [seeds[row] for row in order])
+            assert torch.equal(again, made[order])
+        alone = torch.zeros(size, dtype=torch.int64)
+        padded = generator.generate(latents[alone], labels[alone], 0.5, [seeds[0]] * size)
+        assert torch.equal(padded, made[:1].expand_as(padded))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_larger_strength_moves_further_from_the_source(generator, batch):

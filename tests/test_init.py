@@ -1,5 +1,6 @@
 import subprocess
 
+import pytest
 import yaml
 from conftest import invoke, write_folder
 
@@ -40,6 +41,33 @@ def test_digits_and_odd_paths(tmp_path):
     odd = write_folder(tmp_path / "it's: odd #1", 2)
     assert invoke("init", str(tmp_path / "odd"), "--source", str(odd)).code == 0
     assert load_params(tmp_path / "odd").data.source == str(odd)
+
+
+def test_names_that_yaml_would_take_for_something_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "2024", 2)
+    assert invoke("init", "year", "--source", "2024").code == 0
+    assert load_params(tmp_path / "year").data.source == "../2024"
+    assert invoke("init", "home", "--source=~/2024").code == 0
+    assert load_params(tmp_path / "home").data.source == str(tmp_path / "2024")
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8, None), (30, 32), (32, None), (50, 64), (64, None), (224, 64)])
+def test_images_that_the_generator_cannot_take_as_they_are_get_a_size(tmp_path, size, expected):
+    write_folder(tmp_path / "in", 1, size=size)
+    assert invoke("init", str(tmp_path / "out"), "--source", str(tmp_path / "in")).code == 0
+    assert load_params(tmp_path / "out").data.image_size == expected
+
+
+def test_a_failed_set_up_leaves_nothing(tmp_path, shapes):
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("ignored/\n")
+    outcome = invoke("init", str(tmp_path / "ignored"), "--source", str(shapes))
+    assert outcome.code == 1
+    assert "`dvc init --subdir` in" in outcome.error
+    assert outcome.error.count("ignored") >= 2
+    assert not (tmp_path / "ignored").exists()
 
 
 def test_mistakes_are_one_line_and_make_nothing(tmp_path, shapes):

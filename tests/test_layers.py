@@ -14,13 +14,26 @@ PACKAGE = ROOT / "gdacli"
 
 TOP = {"cli", "__main__"}
 STAGES = {f"stages.{path.stem}" for path in (PACKAGE / "stages").glob("*.py")} - {"stages.__init__"} | {"stages"}
-BASE = {"artifacts", "console", "errors", "images", "paths", "rng", "shards", "tables", "datasets"}
+BASE = {
+    "artifacts",
+    "console",
+    "datasets",
+    "errors",
+    "images",
+    "paths",
+    "records",
+    "rng",
+    "shards",
+    "splits",
+    "table_datasets",
+    "tables",
+}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 }
-MIDDLE = MODULES - TOP - STAGES - BASE - {"params", "__init__"}
-WITHOUT_A_SAY = {"params", "errors", "console", "paths", "artifacts"}
+MIDDLE = MODULES - TOP - STAGES - BASE - {"params", "explain", "__init__"}
+WITHOUT_A_SAY = {"params", "explain", "errors", "console", "paths", "artifacts"}
 """Modules that check, name and move things but do not decide what is in an artifact: no reason to run a stage again."""
 
 
@@ -62,7 +75,7 @@ def test_imports_point_downwards(module):
     if module in BASE:
         assert ours <= BASE
     if module == "params":
-        assert ours <= MIDDLE | BASE
+        assert ours <= MIDDLE | BASE | {"explain"}
 
 
 @pytest.mark.parametrize("command", ["--help", "generate --help"])
@@ -92,6 +105,8 @@ def test_deps_name_the_code_that_the_stage_runs(name):
     expected = {_file(module) for module in modules - backends} - {"gdacli/stages/__init__.py"}
     if uses_backend:
         expected.add("gdacli/generators/${generate.backend}.py")
+    sources = "".join((ROOT / _file(module)).read_text() for module in modules)
+    expected |= {f"gdacli/{path}" for path in re.findall(r"templates/[\w.]*\w", sources)}
     assert {dep for dep in PIPELINE[name]["deps"] if dep.startswith("gdacli/")} == expected
 
 
@@ -114,4 +129,4 @@ def test_projects_of_init_have_the_demos_pipeline():
 def test_files_are_named_after_a_noun_and_stay_short():
     for path in PACKAGE.rglob("*.py"):
         assert path.stem not in {"utils", "util", "common", "helpers", "misc"}
-        assert len(path.read_text().splitlines()) <= 420, path
+        assert len(path.read_text().splitlines()) <= 400, path

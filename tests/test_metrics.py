@@ -53,8 +53,10 @@ def test_the_paired_difference_is_scipys():
 
 
 def test_differences_that_do_not_vary_have_no_p_value():
-    same = paired_difference([1, 2], [1, 2])
-    assert (same.mean, same.p_value, same.significant) == (0, None, False)
+    for arm, reference in (([1, 2], [1, 2]), ([2.2, 2.3, 2.4], [2.3, 2.4, 2.5]), ([20, 22, 25], [21, 23, 26])):
+        same = paired_difference(arm, reference)
+        assert (same.sd, same.low, same.p_value, same.significant) == (0, None, None, False)
+    assert estimate([3.0, 3.0]).low is None
     with pytest.raises(ValueError, match="shape"):
         paired_difference([1, 2], [1, 2, 3])
 

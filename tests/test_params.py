@@ -31,6 +31,11 @@ WRONG = {
     "arms.targeted.strengths=[0]": "arms.targeted.strengths.0: found 0; must be greater than 0",
     "arms.targeted.strengths=[0.05]": "arms.targeted.strengths: 0.05 of generate.num_inference_steps 4 is no den",
     "arms.targeted.strengths=[0.5, 0.5]": "two are equal in thousandths",
+    "arms.targeted.strengths=[0.5004]": "found 0.5004, allowed: thousandths, at most three decimals",
+    "arms.random.select=all": "like goes with a strategy that ranks images",
+    "compute.threads=3": "generate.batch_size: found 32; with compute.threads 3 it must be a multiple of 48",
+    "fit.class_dropout=0": "generate.guidance_scale: found 3.0, but fit.class_dropout 0 trains nothing to guide with",
+    "compare.arms.0=original": "-S compare.arms.0=original: compare.arms is no section, it holds .*original",
     "arms.targeted.strengths=[]": "arms.targeted: add: synthetic needs strengths",
     "arms.targeted.k=3": "arms.targeted: k goes with add: copies, found add: synthetic",
     "arms.targeted.train.lr=-1": "arms.targeted.train.lr: found -1; must be greater than 0",
@@ -82,6 +87,14 @@ def test_overrides_and_the_arms_own_training(folder):
     assert own.augment.crop is not None
     assert own.augment.flip is not None
     assert params.train_of("original").augment.flip is None
+
+
+def test_another_model_takes_none_of_the_sections_arguments(folder):
+    params = load_params(folder, ["arms.targeted.train={model: resnet18}", "train.model_args={width: 4}"])
+    assert params.train_of("targeted").model_args == {}
+    assert params.train_of("original").model_args == {"width": 4}
+    params = load_params(folder, ["arms.targeted.train={model: preact_resnet18, model_args: {width: 8}}"])
+    assert params.train_of("targeted").model_args == {"width": 8}
 
 
 def test_parameters_do_not_change(folder):

@@ -35,6 +35,11 @@ class Runner:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def output(self, *command: str) -> str:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
     def repro(self, *arguments: str) -> set[str]:
         """Run `dvc repro`; returns the names of the stages that ran."""
         return set(re.findall(r"^Running stage '(.*)':", self("dvc", "repro", *arguments), re.MULTILINE))
@@ -95,7 +100,7 @@ def test_the_pool_loads_with_class_names(runner):
         "pool = datasets.load_dataset('data/synthetic', split='train')\n"
         "print(json.dumps([pool.features['cls'].names, len(pool), pool[0]['json']]))"
     )
-    names, count, meta = json.loads(runner(sys.executable, "-c", code).splitlines()[-1])
+    names, count, meta = json.loads(runner.output(sys.executable, "-c", code))
     manifest = json.loads((runner.folder / "data/synthetic/manifest.json").read_text())
     assert names == ["disc", "ring_shape", "square"]
     assert count == manifest["num_images"] > 0

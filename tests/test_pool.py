@@ -7,7 +7,7 @@ from gdacli.images import encode_png
 from gdacli.pool import dataset_card, plan_shards, to_sample
 from gdacli.shards import write_shard
 
-SETTINGS: dict[str, Any] = {"num_classes": 2, "settings": "abc", "seed": 0}
+SETTINGS: dict[str, Any] = {"class_names": ["x", "y"], "settings": "abc", "seed": 0}
 
 
 def shards(plan: PoolPlan, **changes: Any) -> list:
@@ -45,6 +45,8 @@ def test_an_identity_changes_with_all_that_determines_the_image_and_with_nothing
         assert not set(identities(plan, **change).values()) & set(base.values())
     other_bytes = identities(plan, source_sha256=["1", "9", "3"])
     assert {key for key in base if base[key] != other_bytes[key]} == {"b_s0300_v0"}
+    renamed = identities(plan, class_names=["x", "z"])
+    assert {key for key in base if base[key] != renamed[key]} == {"b_s0300_v0", "sampled_00000001"}
     relabelled = identities(plan, labels=np.array([0, 1, 1]))
     assert {key for key in base if base[key] != relabelled[key]} == {"c_s0300_v0"}
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import CLASSES, Project, encoded, shape, write_folder
 from PIL import Image
 
-from gdacli.datasets import legal_key
 from gdacli.images import decode_array
 from gdacli.prepared import read_prepared
-from gdacli.shards import read_shard
+from gdacli.records import legal_key
+from gdacli.shards import Sample, read_shard, write_shard
 from gdacli.tables import read_table
 
 
@@ -136,6 +136,13 @@ def test_a_class_whose_only_images_are_bad_is_refused(project, tmp_path):
     for file in (source / "disc").iterdir():
         file.write_bytes(b"no image")
     assert "class 'disc' has no train image" in refuse(project, source, on_bad_image="skip")
+
+
+def test_class_names_that_stand_twice_are_refused(project, tmp_path):
+    image = encoded(shape(0, np.random.default_rng(0)))
+    write_shard(tmp_path / "in" / "train-0.tar", [Sample(f"k{n}", n % 2, image, "png", {}) for n in range(8)])
+    (tmp_path / "in" / "classes.txt").write_text("crane\ncrane\n")
+    assert "class name 'crane' is empty or stands twice" in refuse(project, tmp_path / "in")
 
 
 def test_two_validation_splits_are_refused(project, tmp_path):

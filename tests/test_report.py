@@ -61,6 +61,8 @@ def test_the_words_follow_the_numbers():
         "targeted against original: 1.00 points lower error (95 % interval -1.02 to -0.98, p = 3.3e-05, 3 seeds)"
     ]
     assert "no significant difference (-0.07 points, 95 % interval" in report(CHANCE).headlines()[0]
+    same = in_words(paired_difference([2.2, 2.3, 2.4], [2.3, 2.4, 2.5]))
+    assert same == "0.10 points lower error in each of 3 seeds, which do not vary: whether it is chance cannot be told"
     assert "with one seed: whether it is chance cannot be told" in in_words(Difference(0.3, None, None, None, 1, None))
 
 

@@ -61,10 +61,16 @@ def test_damage_is_one_line(tmp_path):
     (tmp_path / "text.tar").write_bytes(b"hello" * 200)
     with pytest.raises(GdaError, match="damaged tar file"):
         list(read_shard(tmp_path / "text.tar"))
-    write_shard(tmp_path / "a.tar", [Sample("k", 1, b"x" * 3000, "png", {})])
-    (tmp_path / "cut.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1500])
-    with pytest.raises(GdaError, match="damaged tar file"):
-        list(read_shard(tmp_path / "cut.tar"))
+
+
+def test_every_cut_is_noticed(tmp_path):
+    write_shard(tmp_path / "a.tar", [Sample(f"k{n}", n, b"x" * 900, "png", {}) for n in range(4)])
+    content = (tmp_path / "a.tar").read_bytes()
+    end = len(content.rstrip(b"\0"))
+    for length in [*range(0, end + 1, 37), *range(0, end, 512)]:
+        (tmp_path / "cut.tar").write_bytes(content[:length])
+        with pytest.raises(GdaError, match="damaged tar file"):
+            list(read_shard(tmp_path / "cut.tar"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 
-from gdacli.datasets import readable
 from gdacli.diffusion import (
     NUM_TRAIN_TIMESTEPS,
     add_noise,
@@ -19,6 +18,7 @@ from gdacli.diffusion import (
     timestep_grid,
 )
 from gdacli.errors import GdaError
+from gdacli.prompts import readable
 
 
 def fit(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.params import Params
-from gdacli.paths import METRICS, MIX, TRAIN, run_name
+from gdacli.paths import DATA, METRICS, MIX, TRAIN, run_name
 
 
 def run(params: Params) -> dict[str, Any]:
@@ -14,6 +14,7 @@ def run(params: Params) -> dict[str, Any]:
     runs = {run_name(arm, seed) for arm in arms for seed in params.compare.seeds}
     owners = ((MIX, arms), (METRICS / "mix", arms), (TRAIN, runs), (METRICS / "train", runs))
     removed = [path for folder, names in owners for path in _entries(folder) if path.stem not in names]
+    removed += [path for path in _entries(DATA) if path.name.startswith(".tmp-")]
     for path in removed:
         if path.is_dir():
             shutil.rmtree(path)
@@ -28,4 +29,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    """List what lies in a folder, hidden files apart, but with what a killed run has left."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." or path.name.startswith(".tmp-"))

@@ -54,7 +54,8 @@ def run(params: Params) -> dict[str, Any]:
                 for column, values in zip(columns.values(), cells, strict=True):
                     column += list(values)
                 advance(note=f"{run_name(name, seed)}: {error_rate(predictions[name, seed], labels):.2f} %")
-    results = [_arm_result(name, seeds, predictions, labels, late, prepared, params) for name in arms]
+    selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
+    results = [_arm_result(name, seeds, predictions, labels, late, prepared, params, selection) for name in arms]
     by_name = {result.name: result for result in results}
     differences = {
         reference: {
@@ -65,7 +66,6 @@ def run(params: Params) -> dict[str, Any]:
         for reference in REFERENCES
         if reference in by_name
     }
-    selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -97,7 +97,9 @@ def summary(result: dict[str, Any]) -> str:
 
 def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:
     listed = {run_name(name, seed) for name in arms for seed in seeds}
-    left = sorted(path.name for path in TRAIN.iterdir() if path.is_dir() and path.name not in listed)
+    left = sorted(
+        path.name for path in TRAIN.iterdir() if path.is_dir() and path.name not in listed and path.name[0] != "."
+    )
     if left:
         say(f"note: {', '.join(left)} in {TRAIN} are not in compare and not evaluated; `gdacli clean` removes them")
 
@@ -116,12 +118,13 @@ def _arm_result(
     late: np.ndarray,
     prepared: Prepared,
     params: Params,
+    selection: dict[str, Any],
 ) -> ArmResult:
     guesses = [predictions[name, seed] for seed in seeds]
     histories = [_read_csv(TRAIN / run_name(name, seed) / "history.csv") for seed in seeds]
     return ArmResult(
         name=name,
-        description=_describe(params.arm(name)),
+        description=_describe(params.arm(name), selection),
         errors=[error_rate(guess, labels) for guess in guesses],
         error=estimate([error_rate(guess, labels) for guess in guesses]),
         balanced_error=estimate([balanced_error(guess, labels) for guess in guesses]),
@@ -135,7 +138,9 @@ def _arm_result(
     )
 
 
-def _describe(arm: Arm) -> str:
+def _describe(arm: Arm, selection: dict[str, Any]) -> str:
+    if arm.select is not None and selection["arms"].get(arm.name, {}).get("count") == 0:
+        return "the original images: nothing was selected"
     if arm.add is None:
         return "the original images"
     if arm.add == "sampled":

@@ -10,6 +10,7 @@ import numpy as np
 from gdacli.arms import plan_pool, selected
 from gdacli.artifacts import new_directory, require, sha256_bytes, sha256_file, write_json, write_text
 from gdacli.console import Advance, progress
+from gdacli.errors import GdaError
 from gdacli.generators import BACKENDS, backend
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, SELECTION, SOURCE, SYNTHETIC
@@ -42,7 +43,8 @@ def run(params: Params) -> dict[str, Any]:
     chosen = {name: selected(arm, params.all_arms(), strategies, labels) for name, arm in arms.items()}
     plan = plan_pool(arms, chosen, len(labels))
     store = ImageStore(settings)
-    maker = _Maker(params, prepared, model, weights, store)
+    sha256_of = dict(zip(index["key"], index["sha256"], strict=True))
+    maker = _Maker(params, prepared, model, weights, store, sha256_of)
     shards: list[Shard] = []
     environments: list[dict[str, str]] = []
     with (
@@ -57,7 +59,7 @@ def run(params: Params) -> dict[str, Any]:
             labels=labels,
             source_shards=index["shard"],
             source_sha256=index["sha256"],
-            num_classes=prepared.num_classes,
+            class_names=prepared.class_names,
             settings=settings,
             seed=params.generate.seed,
         ):
@@ -105,8 +107,17 @@ class _Maker:
 
     made = 0
 
-    def __init__(self, params: Params, prepared: Prepared, model: Path, weights: str, store: ImageStore) -> None:
-        self._params, self._prepared, self._model, self._weights, self._store = params, prepared, model, weights, store
+    def __init__(
+        self,
+        params: Params,
+        prepared: Prepared,
+        model: Path,
+        weights: str,
+        store: ImageStore,
+        sha256_of: dict[str, str],
+    ) -> None:
+        self._params, self._prepared, self._model, self._weights = params, prepared, model, weights
+        self._store, self._sha256_of = store, sha256_of
         self._generator: Generator | None = None
         self._environment: dict[str, str] = {}
         self._images_of: tuple[str | None, dict[str, np.ndarray]] = (None, {})
@@ -161,7 +172,14 @@ class _Maker:
             return {}
         if self._images_of[0] != shard:
             folder = self._prepared.folder
-            images = {sample.key: decode_sample(sample, folder) for sample in read_shard(folder / shard)}
+            images = {}
+            for sample in read_shard(folder / shard):
+                if sha256_bytes(sample.image) != self._sha256_of.get(sample.key):
+                    raise GdaError(
+                        f"{folder / shard}: sample {sample.key!r} is not the prepared image: the shard is damaged, run "
+                        f"`gdacli prepare` or `dvc checkout {folder}`"
+                    )
+                images[sample.key] = decode_sample(sample, folder)
             self._images_of = (shard, images)
         return self._images_of[1]
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 from gdacli.artifacts import new_file, write_text
 from gdacli.datasets import open_source
 from gdacli.errors import GdaError
+from gdacli.explain import FILE
 from gdacli.images import BadImageError, read_header
-from gdacli.params import FILE, load_params
+from gdacli.params import load_params
 
 STAGES = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate")
 
-_SIZE_FOR_VARYING = 64
+_LARGEST_SIZE = 64
 _HEADERS_TO_READ = 50
 
 
@@ -36,30 +38,36 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
             raise GdaError(f"{program} is not on the PATH: install it, or activate the environment that has it")
     opened = open_source(source)
     local = Path(source).expanduser().exists() and source != "digits"
-    if local and not Path(source).expanduser().is_absolute():
-        source = os.path.relpath(source, project)
+    if local:
+        path = Path(source).expanduser()
+        source = str(path) if path.is_absolute() else os.path.relpath(path, project)
     image_size = _image_size(opened.splits["train"][1]())
-    project.mkdir(parents=True, exist_ok=True)
     text = _template("params.yaml.in")
     text = text.replace("SOURCE", _quoted(source)).replace("IMAGE_SIZE", _size_line(image_size))
-    versions = "\n".join(f"  {name}: {version}" for name, version in stage_versions().items())
-    dependencies = f"[{_quoted('${data.source}')}]" if local else "[]"
+    text = text.replace("  VERSIONS", "\n".join(f"  {name}: {version}" for name, version in stage_versions().items()))
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / FILE).write_text(text, encoding="utf-8")
+        load_params(Path(scratch))
+    existed = project.exists()
+    project.mkdir(parents=True, exist_ok=True)
+    try:
+        _set_up_version_control(project)
+    except GdaError:
+        if not existed:
+            shutil.rmtree(project)
+        raise
+    source_dependency = (
+        "['${data.source}']" if local else "[] # none to watch: a local folder goes here as ${data.source}"
+    )
     written = {
-        FILE: text.replace("  VERSIONS", versions),
-        "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {dependencies}"),
+        "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {source_dependency}"),
         ".gitignore": "__pycache__/\n",
         "data/.gitignore": _template("gitignore"),
+        FILE: text,
     }
     for name, content in written.items():
         if not (project / name).exists():
             write_text(project / name, content)
-    load_params(project)
-    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=project, capture_output=True).returncode:
-        _call(["git", "init", "--quiet"], project)
-    if not (project / ".dvc").exists():
-        at_root = (project / ".git").exists()
-        _call(["dvc", "init", "--quiet", *([] if at_root else ["--subdir"])], project)
-        _call(["dvc", "config", "core.analytics", "false"], project)
     return {
         "project": str(project),
         "source": source,
@@ -79,9 +87,9 @@ def update(project: Path) -> dict[str, Any]:
     if not path.exists():
         raise GdaError(f"{path} does not exist: name a project's folder: gdacli init DIR --update")
     text = path.read_text(encoding="utf-8")
-    block = re.search(r"^versions:.*\n((?:[ \t]+.*\n|\n)*)", text, re.MULTILINE)
+    block = re.search(r"^versions:[ \t]*(?:#.*)?\n((?:[ \t]+\w+: \d+.*\n?)+)", text, re.MULTILINE)
     if block is None:
-        raise GdaError(f"{path}: versions: missing; it is not a project made by `gdacli init`")
+        raise GdaError(f"{path}: versions: found none, a line per stage; is it a project made by `gdacli init`?")
     before = dict(re.findall(r"(\w+): (\d+)", block[1]))
     after = stage_versions()
     lines = "".join(f"  {name}: {version}\n" for name, version in after.items())
@@ -111,24 +119,38 @@ def stage_versions() -> dict[str, int]:
     return {name: import_module(f"gdacli.stages.{name}").VERSION for name in STAGES}
 
 
+def _set_up_version_control(project: Path) -> None:
+    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=project, capture_output=True).returncode:
+        _call(["git", "init", "--quiet"], project)
+    if not (project / ".dvc").exists():
+        at_root = (project / ".git").exists()
+        _call(["dvc", "init", *([] if at_root else ["--subdir"])], project)
+        _call(["dvc", "config", "core.analytics", "false"], project)
+
+
 def _image_size(records: Any) -> int | None:
-    """Return the size to resize to: None where the first images are square and of one size."""
+    """Return the size to resize to, None where the images fit the templates' generator as they are.
+
+    It halves the size twice and works on pixels, so sizes up to 64 that are divisible by 4 do.
+    """
     sizes = set()
     for record, _ in zip(records, range(_HEADERS_TO_READ), strict=False):
         try:
             sizes.add(read_header(record.load()).size)
         except BadImageError:
             continue
-    one = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1
-    return None if one else _SIZE_FOR_VARYING
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+    if width == height and 0 < width <= _LARGEST_SIZE and width % 4 == 0:
+        return None
+    return 32 if width == height and 0 < width < 48 else _LARGEST_SIZE
 
 
 def _size_line(image_size: int | None) -> str:
-    return "null # the images are square and of one size" if image_size is None else f"{image_size} # they vary in size"
+    return "null # as they are" if image_size is None else f"{image_size} # square; null keeps the sizes"
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _template(name: str) -> str:

@@ -1,6 +1,7 @@
 """`gdacli prepare`: a source becomes WebDataset shards with fixed splits."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -11,13 +12,15 @@ import numpy as np
 
 from gdacli.artifacts import new_directory, sha256_bytes, write_json
 from gdacli.console import progress, say
-from gdacli.datasets import SPLITS, Record, Source, key_uniform, open_source, split_off, subsample
+from gdacli.datasets import open_source
 from gdacli.errors import GdaError
 from gdacli.images import EXTENSIONS, BadImageError, Header, decode, encode_png, read_header, resize_to
 from gdacli.params import Data, Params
 from gdacli.paths import SOURCE
+from gdacli.records import SPLITS, Record, Source
 from gdacli.rng import derive_seed
 from gdacli.shards import Sample, Shard, write_shard
+from gdacli.splits import key_uniform, split_off, subsample
 from gdacli.tables import TableWriter
 
 VERSION = 1
@@ -61,6 +64,11 @@ def run(params: Params) -> dict[str, Any]:
     if len(source.class_names) < 2:
         raise GdaError(
             f"data.source: found one class ({', '.join(source.class_names)}); a classifier needs two or more"
+        )
+    doubles = [name for name, count in Counter(source.class_names).items() if count > 1 or not name.strip()]
+    if doubles:
+        raise GdaError(
+            f"data.source: class name {doubles[0]!r} is empty or stands twice: every class needs its own name"
         )
     if "validation" in source.splits and data.validation_fraction > 0:
         raise GdaError(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from gdacli.artifacts import new_directory, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress
-from gdacli.models import check_model, create_model, timm_config
+from gdacli.models import create_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
@@ -23,10 +23,11 @@ VERSION = 1
 def run(params: Params) -> dict[str, Any]:
     """Write `data/probe`; returns the curve and the state at the separation epoch."""
     probe = params.probe
-    for name in params.compare.arms:  # a misspelt model is better found now than after the generation
-        check_model(params.train_of(name).model)
     prepared = read_prepared(SOURCE)
     size = prepared.square_size()
+    for train in {str(each): each for each in map(params.train_of, params.compare.arms)}.values():
+        # A mistake in a model is better found now than after the generation.
+        create_model(train.model, prepared.num_classes, train.model_args, seed=0)
     device = set_up(params.compute.device, params.compute.threads)
     keys, labels, arrays = prepared.load("train")
     of_class = torch.from_numpy(labels)

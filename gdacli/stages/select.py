@@ -42,6 +42,9 @@ def run(params: Params) -> dict[str, Any]:
     for strategy, (score, chosen) in results.items():
         columns |= {f"{strategy}_score": score, f"{strategy}_chosen": chosen}
     by_arm = {name: selected(arm, everything, results, labels) for name, arm in arms.items() if arm.select}
+    for name, chosen in by_arm.items():
+        if not chosen.any():
+            say(f"warning: arm {name} selects no image, so it is the arm without additions")
     result = {
         "separation_epoch": len(dynamics),
         "num_images": len(labels),

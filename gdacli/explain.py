@@ -1,0 +1,68 @@
+"""What is wrong with `params.yaml`, in one line made from the models themselves."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+FILE = "params.yaml"
+
+
+def one_of(value: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """Return `value` if it is allowed.
+
+    Raises:
+        ValueError: it is not; the message lists what is, and the nearest.
+    """
+    if value not in allowed:
+        close = difflib.get_close_matches(value, list(allowed), 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"{prefix}found {value!r}, allowed: {', '.join(allowed)}{hint}")
+    return value
+
+
+def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
+    """Say the first error of a validation in one line: the key, what was found, what is allowed, what to do.
+
+    Args:
+        error: of pydantic.
+        prefix: where in the file the validated values stand.
+        model: what they were validated with.
+    """
+    first = error.errors()[0]
+    location = tuple(str(part) for part in first["loc"] if part != "[key]")
+    field = ".".join((*prefix, *location))
+    if first["type"] == "extra_forbidden":
+        known = sorted(_keys_at(model, location[:-1]))
+        close = difflib.get_close_matches(location[-1], known, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{FILE}: {field}: unknown key; {hint}known are: {', '.join(known)}"
+    if first["loc"][-1:] == ("[key]",):
+        return f"{FILE}: {field}: a name holds a-z, 0-9 and _ only: rename it"
+    if first["type"] == "missing":
+        return f"{FILE}: {field}: missing; add it"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return f"{FILE}: {field}: {message}" if field else f"{FILE}: {message}"
+    allowed = first["msg"].removeprefix("Input ").replace("should be", "must be").replace("should", "must")
+    return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {field}=VALUE"
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:
+            continue  # a name chosen by the user, such as an arm's
+        inner = models_in(field.annotation)
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models that a type annotation speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
