@@ -75,6 +75,12 @@ def test_the_arms_page_is_right():
     assert all(f"| `{strategy}` |" in text for strategy in STRATEGIES)
 
 
+def test_the_readme_shows_the_demos_arms():
+    table = re.findall(r"<!-- demo -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    arms = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    assert arms == yaml.safe_load((ROOT / "params.yaml").read_text())["compare"]["arms"]
+
+
 def test_every_command_is_documented():
     text = "".join(page.read_text() for page in PAGES)
     assert all(f"gdacli {name}" in text for name in COMMANDS)

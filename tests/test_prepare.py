@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,15 @@ def test_class_names_that_stand_twice_are_refused(project, tmp_path):
     write_shard(tmp_path / "in" / "train-0.tar", [Sample(f"k{n}", n % 2, image, "png", {}) for n in range(8)])
     (tmp_path / "in" / "classes.txt").write_text("crane\ncrane\n")
     assert "class name 'crane' is empty or stands twice" in refuse(project, tmp_path / "in")
+
+
+def test_samples_of_one_name_are_refused(project, tmp_path):
+    image = encoded(shape(0, np.random.default_rng(0)))
+    for number in range(2):
+        write_shard(tmp_path / f"in/train-{number}.tar", [Sample(f"k{n}", n % 2, image, "png", {}) for n in range(4)])
+    assert re.search(
+        r"train-0\.tar, sample k0 and .*train-1\.tar, sample k0 have the same key", refuse(project, tmp_path / "in")
+    )
 
 
 def test_two_validation_splits_are_refused(project, tmp_path):

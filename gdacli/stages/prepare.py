@@ -139,9 +139,13 @@ def _scan(source: Source, data: Data) -> tuple[dict[str, _Scan], str, bool]:
                 for purpose, numbers in scan.uniforms.items():
                     numbers.append(key_uniform(record.key, data.seed, purpose))
                 advance()
-    hashes = np.concatenate([np.asarray(scan.key_hashes) for scan in scans.values()])
-    if len(np.unique(hashes)) < len(hashes):
-        raise GdaError("data.source: two samples have the same key: every sample needs a name of its own")
+    hashes, counts = np.unique(np.concatenate([scan.key_hashes for scan in scans.values()]), return_counts=True)
+    for double in hashes[counts > 1][:1]:
+        every = chain.from_iterable(reader() for _, reader in source.splits.values())
+        names = [record.name for record in every if derive_seed(record.key) == double]
+        raise GdaError(
+            f"data.source: {' and '.join(names[:2])} have the same key: every sample needs a name of its own"
+        )
     keep = all_plain and len(formats) == 1
     return scans, EXTENSIONS[formats.pop()] if keep else "png", keep
 
