@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,14 @@ from gdacli.rng import derive_seed, digest
 from gdacli.shards import Sample
 
 if TYPE_CHECKING:
+    import torch
+
     from gdacli.generators import Generator
 
 SAMPLED_SHARD_SIZE = 1000
 EXTENSION = "png"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,30 @@ def plan_shards(
         yield ShardRequest(f"train-sampled-{number:06d}.tar", None, 1000, requests)
 
 
+def encode_sources(generator: Generator, images: dict[str, np.ndarray], batch_size: int) -> dict[str, torch.Tensor]:
+    """Encode source images in batches of `batch_size`, the last one filled up with repeats.
+
+    Args:
+        generator: of a backend.
+        images: source key -> uint8 [3, H, W].
+        batch_size: B, as for `make_images`.
+
+    Returns:
+        source key -> latent, float32, without the batch dimension.
+    """
+    import torch
+
+    latents: dict[str, torch.Tensor] = {}
+    for batch in _padded(list(images), batch_size):
+        encoded = generator.encode(torch.from_numpy(np.stack([images[key] for key in batch])))
+        latents |= dict(zip(batch, encoded, strict=True))
+    return latents
+
+
 def make_images(
     generator: Generator,
     requests: Sequence[Request],
-    source_images: dict[str, np.ndarray],
+    latents: dict[str, torch.Tensor],
     batch_size: int,
     on_images: Callable[[int], None],
 ) -> Iterator[tuple[Request, bytes]]:
@@ -109,25 +133,30 @@ def make_images(
     Args:
         generator: of a backend.
         requests: of one strength; all with a source or all without.
-        source_images: source key -> uint8 [3, H, W]; empty for sampled images.
+        latents: of `encode_sources`; empty for sampled images.
         batch_size: B.
         on_images: called with the number of images made after each batch.
     """
     import torch
 
-    for start in range(0, len(requests), batch_size):
-        batch = requests[start : start + batch_size]
-        padded = [*batch, *[batch[-1]] * (batch_size - len(batch))]
+    for start, padded in zip(range(0, len(requests), batch_size), _padded(requests, batch_size), strict=True):
         labels = torch.tensor([request.label for request in padded])
         seeds = [request.seed for request in padded]
-        if source_images:
-            sources = torch.from_numpy(np.stack([source_images[request.source_key] for request in padded]))
-            made = generator.generate(generator.encode(sources), labels, padded[0].strength / 1000, seeds)
+        if latents:
+            sources = torch.stack([latents[request.source_key] for request in padded])
+            made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
         else:
             made = generator.sample(labels, seeds)
+        batch = requests[start : start + batch_size]
         for request, image in zip(batch, made.cpu().numpy(), strict=False):
             yield request, encode_png(image)
         on_images(len(batch))
+
+
+def _padded(items: Sequence[T], batch_size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), batch_size):
+        batch = list(items[start : start + batch_size])
+        yield batch + batch[-1:] * (batch_size - len(batch))
 
 
 def to_sample(request: Request, image: bytes, class_name: str, described: dict[str, Any]) -> Sample:

@@ -14,7 +14,7 @@ from gdacli.errors import GdaError
 from gdacli.generators import BACKENDS, backend
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, SELECTION, SOURCE, SYNTHETIC
-from gdacli.pool import Request, ShardRequest, dataset_card, make_images, plan_shards, to_sample
+from gdacli.pool import Request, ShardRequest, dataset_card, encode_sources, make_images, plan_shards, to_sample
 from gdacli.prepared import Prepared, decode_sample, read_prepared, read_strategies
 from gdacli.rng import digest
 from gdacli.shards import Sample, Shard, read_shard
@@ -22,6 +22,8 @@ from gdacli.store import ImageStore, Stored, publish
 from gdacli.tables import TableWriter
 
 if TYPE_CHECKING:
+    import torch
+
     from gdacli.arms import Arm
     from gdacli.generators import Generator
 
@@ -120,7 +122,8 @@ class _Maker:
         self._store, self._sha256_of = store, sha256_of
         self._generator: Generator | None = None
         self._environment: dict[str, str] = {}
-        self._images_of: tuple[str | None, dict[str, np.ndarray]] = (None, {})
+        self._encoded_shard: str | None = None
+        self._encoded: dict[str, torch.Tensor] = {}
 
     def shard(self, wanted: ShardRequest, advance: Advance) -> Stored:
         """Return the finished shard; what some shard of the store holds is taken, the rest is made."""
@@ -133,9 +136,9 @@ class _Maker:
         if missing:
             generator = self._load()
             environments = [*environments, self._environment]
-            sources = self._source_images(wanted.source_shard)
+            latents = self._latents(generator, wanted.source_shard, {request.source_key for request in missing})
             batch_size = self._params.generate.batch_size
-            for request, image in make_images(generator, missing, sources, batch_size, advance):
+            for request, image in make_images(generator, missing, latents, batch_size, advance):
                 have[request.identity] = self._sample(generator, request, image)
             self.made += len(missing)
         return self._store.put(wanted.identities, (have[each] for each in wanted.identities), environments)
@@ -167,21 +170,24 @@ class _Maker:
             self._environment = {"device": device.type, "machine": platform.machine(), **versions}
         return self._generator
 
-    def _source_images(self, shard: str | None) -> dict[str, np.ndarray]:
+    def _latents(self, generator: "Generator", shard: str | None, keys: set[str]) -> dict[str, "torch.Tensor"]:
+        """Return the latents of a source shard's images, each encoded once for all strengths."""
         if shard is None:
             return {}
-        if self._images_of[0] != shard:
-            folder = self._prepared.folder
-            images = {}
-            for sample in read_shard(folder / shard):
-                if sha256_bytes(sample.image) != self._sha256_of.get(sample.key):
-                    raise GdaError(
-                        f"{folder / shard}: sample {sample.key!r} is not the prepared image: the shard is damaged, run "
-                        f"`gdacli prepare` or `dvc checkout {folder}`"
-                    )
+        if shard != self._encoded_shard:
+            self._encoded_shard, self._encoded = shard, {}
+        folder = self._prepared.folder
+        images = {}
+        for sample in read_shard(folder / shard) if keys - self._encoded.keys() else ():
+            if sha256_bytes(sample.image) != self._sha256_of.get(sample.key):
+                raise GdaError(
+                    f"{folder / shard}: sample {sample.key!r} is not the prepared image: the shard is damaged, run "
+                    f"`gdacli prepare` or `dvc checkout {folder}`"
+                )
+            if sample.key in keys - self._encoded.keys():
                 images[sample.key] = decode_sample(sample, folder)
-            self._images_of = (shard, images)
-        return self._images_of[1]
+        self._encoded |= encode_sources(generator, images, self._params.generate.batch_size)
+        return self._encoded
 
 
 def _added(arm: "Arm", chosen: np.ndarray) -> int:
