@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gdacli import __version__
 from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
 from gdacli.paths import METRICS
@@ -26,14 +27,28 @@ WAIT_QUIETLY = ("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     name="gdacli",
-    help="Find the images that a model learns late, generate faithful variants of just those, train, and prove "
-    "with statistics whether it helped.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Find late-learned images, generate faithful variants of just those, train, and prove whether it helped."""
+
 
 Overrides = Annotated[
     list[str] | None,
@@ -197,9 +212,7 @@ def _run_stage(
         start = time.monotonic()
         result = stage.run(params, **arguments)
         if versioned:
-            seconds = round(time.monotonic() - start, 3)
-            for file, figures in _metrics(name, result, seconds, **arguments):
-                write_json(METRICS / file, figures)
+            _write_metrics(name, result, time.monotonic() - start)
         _show(result, stage.summary, as_json)
 
     _guard(work, debug)
@@ -213,12 +226,19 @@ def _check_version(name: str, version: int, versions: dict[str, int] | None) -> 
         )
 
 
-def _metrics(name: str, result: dict[str, Any], seconds: float, **arguments: Any) -> list[tuple[str, dict[str, Any]]]:
-    if name == "train":
-        return [(f"train/{run}.json", figures) for run, figures in result["runs"].items()]
-    if name == "mix":
-        return [(f"mix/{arm}.json", figures) for arm, figures in result["arms"].items()]
-    return [(f"{name}.json", {**result, "seconds": seconds})]
+def _write_metrics(name: str, result: dict[str, Any], seconds: float) -> None:
+    """Write what was made to `data/metrics`, and how it went (`run`: seconds, reuse) to `data/metrics/runs`.
+
+    DVC tracks the first alone: a stage run by hand with the same settings then changes nothing for it.
+    """
+    parts = {"train": "runs", "mix": "arms"}
+    named = (
+        {f"{name}/{key}": figures for key, figures in result[parts[name]].items()} if name in parts else {name: result}
+    )
+    for file, figures in named.items():
+        run = {"seconds": round(seconds, 3), **figures.get("run", {})}
+        write_json(METRICS / f"{file}.json", {key: value for key, value in figures.items() if key != "run"})
+        write_json(METRICS / "runs" / f"{file}.json", run)
 
 
 def _show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
@@ -230,7 +250,7 @@ def _guard(work: Callable[[], None], debug: bool) -> None:
         work()
     except (KeyboardInterrupt, _Terminated) as stop:
         code = EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED
-        _fail("interrupted: nothing half-written is left; run the same command again to go on", code)
+        _fail("interrupted: nothing half-written is left, finished shards of images are kept; run it again", code)
     except Exception as error:
         if debug:
             traceback.print_exc()

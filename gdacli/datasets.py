@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from gdacli.artifacts import read_json
+from gdacli.console import say
 from gdacli.errors import GdaError
 from gdacli.images import encode_png
 from gdacli.records import SPLIT_OF_NAME, Record, Source, legal_key, names_of_splits
@@ -42,6 +43,23 @@ def open_source(
     Raises:
         GdaError: nothing is there, it is empty, or columns, labels or classes do not fit.
     """
+    opened = _open(source, image_column, label_column, config, revision)
+    if len(opened.class_names) < 2:
+        raise GdaError(
+            f"data.source: {source}: found one class ({', '.join(opened.class_names)}); a classifier needs two or "
+            "more: is there a folder too many above the classes?"
+        )
+    doubles = [name for name, count in Counter(opened.class_names).items() if count > 1 or not name.strip()]
+    if doubles:
+        raise GdaError(
+            f"data.source: class name {doubles[0]!r} is empty or stands twice: every class needs its own name"
+        )
+    return opened
+
+
+def _open(
+    source: str, image_column: str | None, label_column: str | None, config: str | None, revision: str | None
+) -> Source:
     if source == "digits":
         return _open_digits()
     path = Path(source).expanduser()
@@ -52,6 +70,7 @@ def open_source(
             return _open_shards(path)
         return open_table(path, *columns) if kind == "tables" else _open_folder(path)
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
+        say(f"there is no folder {source!r} here; asking the Hub for a dataset of this name")
         return open_table(source, *columns, config=config, revision=revision)
     raise GdaError(
         f"data.source: there is no {str(path)!r}: give 'digits', an existing folder of images, tables or shards, "

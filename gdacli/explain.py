@@ -36,6 +36,10 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
     if first["type"] == "extra_forbidden":
         known = sorted(_keys_at(model, location[:-1]))
         close = difflib.get_close_matches(location[-1], known, 1)
+        elsewhere = [
+            f"{name}.{location[-1]}" for name in known if location[-1] in _keys_at(model, (*location[:-1], name))
+        ]
+        close = elsewhere if elsewhere and len(location) == 1 else close
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{FILE}: {field}: unknown key; {hint}known are: {', '.join(known)}"
     if first["loc"][-1:] == ("[key]",):
@@ -46,7 +50,8 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
         message = str(first["ctx"]["error"])
         return f"{FILE}: {field}: {message}" if field else f"{FILE}: {message}"
     allowed = first["msg"].removeprefix("Input ").replace("should be", "must be").replace("should", "must")
-    return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {field}=VALUE"
+    settable = field.rstrip("0123456789").rstrip(".") if location[-1].isdigit() else field  # -S sets a list as a whole
+    return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {settable}=VALUE"
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

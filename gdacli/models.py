@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def create_model(name: str, num_classes: int, model_args: dict[str, Any], seed: 
 
         return timm.create_model(name, num_classes=num_classes, **model_args)
     except TypeError as error:
-        raise GdaError(f"model_args: {name} does not take {model_args}: {error}") from error
+        takes = ""
+        if name in ARCHITECTURES:
+            takes = "; it takes " + ", ".join(list(inspect.signature(ARCHITECTURES[name]).parameters)[1:])
+        raise GdaError(f"model_args: {name} does not take {model_args}{takes} ({error})") from error
 
 
 def load_checkpoint(folder: Path) -> nn.Module:

@@ -155,7 +155,8 @@ class Budget(Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> "Budget":
         if (self.epochs is None) == (self.updates is None):
-            raise ValueError("give either epochs or updates")
+            found = "neither" if self.epochs is None else f"epochs {self.epochs} and updates {self.updates}"
+            raise ValueError(f"found {found}; give either epochs or updates and set the other to null")
         return self
 
 
@@ -354,7 +355,11 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise GdaError(explain(error, (), Params)) from error
+        message = explain(error, (), Params)
+        for override in overrides:
+            if message.startswith(f"{FILE}: {override.partition('=')[0]}"):
+                message = f"-S {override}: {message}"
+        raise GdaError(message) from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:

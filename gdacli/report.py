@@ -164,6 +164,16 @@ def interval(value: Estimate, digits: int = 2) -> str:
     return "-" if value.low is None else f"{value.low:.{digits}f} to {value.high:.{digits}f}"
 
 
+def change(difference: Difference) -> str:
+    """Write a difference with its 95 % interval.
+
+    >>> change(Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013))
+    '-0.50 (-0.75 to -0.25)'
+    """
+    same = "one seed" if difference.num == 1 else "the same in every seed"
+    return f"{difference.mean:+.2f} ({same if difference.low is None else interval(difference)})"
+
+
 def render_markdown(report: Report) -> str:
     """Return the table of arms and what it says, readable as plain text."""
     header = ["arm", "test error %", "95 % interval", "late-learned %", "early-learned %", "updates", "images seen"]
@@ -175,7 +185,7 @@ def render_markdown(report: Report) -> str:
         row += [str(arm.updates), str(arm.images_seen)]
         for reference in references:
             difference = report.differences[reference].get(arm.name)
-            row.append("" if difference is None else f"{difference.mean:+.2f} ({interval(difference)})")
+            row.append("" if difference is None else change(difference))
         rows.append(row)
     lines = [
         f"Test error on {report.num_test} images ({report.num_late} late-learned), mean ± standard deviation over "
@@ -192,13 +202,21 @@ def render_markdown(report: Report) -> str:
 def render_html(report: Report) -> str:
     """Return the whole report as one HTML page that loads nothing from elsewhere."""
     import jinja2
+    import yaml
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"spread": spread, "interval": interval, "picture": _picture, "points": _points}
+    environment.filters |= {
+        "spread": spread,
+        "interval": interval,
+        "picture": _picture,
+        "points": _points,
+        "change": change,
+    }
     template = environment.from_string(files("gdacli").joinpath("templates/report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         report=report,
         caveat=_caveat(report),
+        settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),
         interval_plot=_interval_plot(report),
         curve_plot=_curve_plot(report),
         probe_plot=_probe_plot(report),
@@ -253,6 +271,8 @@ def _interval_plot(report: Report) -> str:
         axes.plot([arm.error.mean], [row], "D", ms=7, color=colour)
     axes.set_yticks(range(len(report.arms)), [arm.name for arm in report.arms])
     axes.set_ylim(len(report.arms) - 0.5, -0.5)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, 0), min(high, 100))  # an interval of few seeds may go beyond what an error can be
     axes.set_xlabel("test error, %")
     axes.grid(axis="x", alpha=0.25)
     return _svg(figure)

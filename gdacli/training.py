@@ -75,7 +75,7 @@ def train_classifier(
         on_epoch: called after each epoch.
 
     Raises:
-        GdaError: the loss is not a number.
+        GdaError: the loss or a weight is not a number.
 
     Source: the cited setup of the targeted-augmentation paper (METHODS: inputs in [0, 1], no normalisation).
     """
@@ -108,8 +108,9 @@ def train_classifier(
             wrong += (logits.detach().argmax(1) != labels[batch]).sum()
         epoch += 1
         images_seen += seen
-        if not math.isfinite(loss_sum.item()):
-            raise GdaError(f"the loss is no longer a number after epoch {epoch} (lr {rate:g}): lower lr")
+        finite = math.isfinite(loss_sum.item()) and all(part.isfinite().all() for part in model.state_dict().values())
+        if not finite:
+            raise GdaError(f"loss or weights are no longer numbers after epoch {epoch} (lr {rate:g}): lower lr")
         on_epoch(Epoch(epoch, update, images_seen, rate, loss_sum.item() / seen, 100 * wrong.item() / seen))
 
 

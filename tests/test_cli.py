@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from conftest import Project, invoke
 
+from gdacli import __version__
+
 GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate", "clean", "init")
 
@@ -63,14 +65,18 @@ def test_stdout_is_the_result_and_json_on_request(project):
     result = json.loads(outcome.stdout)
     assert result["images"]["train"] + result["images"]["test"] == 36
     figures = json.loads((project.folder / "data/metrics/prepare.json").read_text())
-    assert figures["images"] == result["images"]
-    assert figures["seconds"] > 0
+    assert figures == result
+    assert json.loads((project.folder / "data/metrics/runs/prepare.json").read_text())["seconds"] > 0
     assert "prepare: images: 36/36 images" in outcome.stderr
 
 
 def test_overrides_reach_the_stage(project):
     assert json.loads(project("prepare", "--json", "-S", "data.image_size=8").stdout)["image_size"] == [8, 8]
     assert "-S oops: expected section.key=value" in project("prepare", "-S", "oops").error
+
+
+def test_the_version():
+    assert invoke("--version").stdout.strip() == __version__
 
 
 def test_a_folder_that_is_not_there(tmp_path):

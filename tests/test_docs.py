@@ -53,7 +53,8 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
             assert (outcome.code, "params.yaml does not exist" in outcome.stderr) == (1, True), outcome.stderr
             ran.append(command)
         else:
-            assert command in ("make demo", "make test", "cd shoes", "dvc repro")
+            set_up = "make install && . .venv/bin/activate && cd .."
+            assert command in ("make demo", "make test", set_up, "cd shoes", "dvc repro")
     assert len(ran) == 5
 
 
@@ -76,6 +77,7 @@ def test_the_arms_page_is_right():
 
 
 def test_the_readme_shows_the_demos_arms():
+    assert (ROOT / "docs/report.png").stat().st_size > 10_000
     table = re.findall(r"<!-- demo -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     arms = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
     assert arms == yaml.safe_load((ROOT / "params.yaml").read_text())["compare"]["arms"]

@@ -53,7 +53,7 @@ def test_the_pool_holds_what_the_arms_need_with_its_provenance(ready):
     assert all(sample.label == label_of[sample.meta["source_key"]] for sample in with_source)
     assert len({tuple(sorted((key, type(value).__name__) for key, value in s.meta.items())) for s in samples}) == 1
     assert all(sample.meta["synthetic"] is True for sample in samples)
-    assert result["num_images"] == result["made"] == len(samples) == len(chosen) + 5
+    assert result["num_images"] == result["run"]["made"] == len(samples) == len(chosen) + 5
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {shard["name"]: shard["sha256"] for shard in manifest["shards"]} == shards(ready)
     assert {environment["device"] for environment in manifest["environments"]} == {"cpu"}
@@ -79,26 +79,26 @@ def test_nothing_missing_makes_nothing_and_leaves_torch_alone(ready):
 def test_what_changes_an_image_makes_it_again_and_changing_back_takes_the_old(ready):
     first, before = generate(ready), shards(ready)
     for change in ("generate.guidance_scale=1.5", "generate.seed=1", "generate.solver=ddim", "compute.threads=1"):
-        assert generate(ready, "-S", change)["made"] == first["num_images"]
+        assert generate(ready, "-S", change)["run"]["made"] == first["num_images"]
         assert shards(ready) != before or change == "compute.threads=1"
-    assert generate(ready)["made"] == 0
+    assert generate(ready)["run"]["made"] == 0
     assert shards(ready) == before
 
 
 def test_another_model_makes_all_again(ready):
     first = generate(ready)
     ready.ok("fit -S fit.updates=7")
-    assert generate(ready)["made"] == first["num_images"]
+    assert generate(ready)["run"]["made"] == first["num_images"]
 
 
 def test_a_grown_pool_has_the_bytes_of_one_made_at_once(ready, tmp_path, monkeypatch):
     generate(ready, "-S", "compare.arms=[original, flood]")
     ready.ok("select -S compare.arms=[targeted,random,flood]")
     grown = generate(ready, "-S", "compare.arms=[targeted, random, flood]")
-    assert grown["reused"] == 5
+    assert grown["run"]["reused"] == 5
     grown_shards = shards(ready)
     monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "elsewhere"))
-    assert generate(ready, "-S", "compare.arms=[targeted, random, flood]")["reused"] == 0
+    assert generate(ready, "-S", "compare.arms=[targeted, random, flood]")["run"]["reused"] == 0
     assert shards(ready) == grown_shards
 
 
@@ -109,7 +109,7 @@ def test_damage_in_the_work_directory_is_mended(ready, tmp_path):
     content[len(content) // 2] ^= 4
     damaged.write_bytes(content)
     again = generate(ready)
-    assert 0 < again["made"] < first["num_images"]
+    assert 0 < again["run"]["made"] < first["num_images"]
     assert shards(ready) == before
 
 

@@ -72,6 +72,12 @@ def test_a_failed_set_up_leaves_nothing(tmp_path, shapes):
 
 def test_mistakes_are_one_line_and_make_nothing(tmp_path, shapes):
     assert "name the new project's folder" in invoke("init").error
+    (tmp_path / "wrap").mkdir()
+    (tmp_path / "wrap/photos").symlink_to(shapes)
+    assert (
+        "a folder too many above the classes?"
+        in invoke("init", str(tmp_path / "x"), "--source", str(tmp_path / "wrap")).error
+    )
     assert "there is no" in invoke("init", str(tmp_path / "x"), "--source", "./nowhere").error
     assert not (tmp_path / "x").exists()
     assert invoke("init", str(tmp_path / "y"), "--source", str(shapes)).code == 0

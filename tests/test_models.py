@@ -32,7 +32,7 @@ def test_timm_models_by_name_and_what_is_not_one():
         GdaError, match=r"found 'resnet81'; allowed: convnet, preact_resnet18 and timm's \d+ .nearest: resnet"
     ):
         create_model("resnet81", 3, {}, seed=0)
-    with pytest.raises(GdaError, match=r"model_args: convnet does not take \{'depth': 3\}"):
+    with pytest.raises(GdaError, match=r"model_args: convnet does not take \{'depth': 3\}; it takes width"):
         create_model("convnet", 3, {"depth": 3}, seed=0)
 
 

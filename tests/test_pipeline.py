@@ -57,7 +57,7 @@ class Runner:
         return {str(file.relative_to(data)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
     def made(self) -> int:
-        return json.loads((self.folder / "data/metrics/generate.json").read_text())["made"]
+        return json.loads((self.folder / "data/metrics/runs/generate.json").read_text())["made"]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,12 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 
 def test_a_second_run_runs_nothing(runner):
+    assert runner.repro() == set()
+
+
+def test_a_stage_run_by_hand_with_the_same_settings_changes_nothing_for_dvc(runner):
+    for command in ("prepare", "probe", "select", "generate", "mix", "evaluate"):
+        runner("gdacli", command)
     assert runner.repro() == set()
 
 
@@ -179,6 +185,13 @@ def test_a_changed_or_missing_pool_is_noticed_by_training(runner):
     assert (
         "is not the image that the mix was made of: run `gdacli mix`, or `dvc checkout data/synthetic`" in outcome.error
     )
+    other_pool = invoke("generate", "-S", "generate.seed=3", "-C", str(runner.folder))
+    assert other_pool.code == 0, other_pool.stderr
+    outcome = invoke("evaluate", "-C", str(runner.folder))
+    assert "data/mix/targeted.parquet lists images that data/synthetic does not hold" in outcome.error
+    assert invoke("mix", "-C", str(runner.folder)).code == 0
+    outcome = invoke("evaluate", "-C", str(runner.folder))
+    assert "data/train/targeted-0 was trained on another mix than data/mix/targeted.parquet" in outcome.error
     shutil.rmtree(runner.folder / "data/synthetic")
     outcome = invoke("train", "--arm", "targeted", "--seed", "0", "-C", str(runner.folder))
     assert "data/synthetic" in outcome.error

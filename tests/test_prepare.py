@@ -161,6 +161,14 @@ def test_two_validation_splits_are_refused(project, tmp_path):
     assert "the source has a validation split of its own" in refuse(project, tmp_path / "in", validation_fraction=0.1)
 
 
+def test_a_probe_that_diverges_is_refused(project, shapes):
+    prepare(project, shapes)
+    outcome = project("probe", "-S", "probe.lr=1e9", "-S", "probe.epochs=1")
+    assert outcome.code == 1
+    assert "no longer numbers after epoch 1" in outcome.error
+    assert not (project.folder / "data/probe").exists()
+
+
 def test_test_images_that_are_also_in_train_are_counted(project, tmp_path):
     write_folder(tmp_path / "in" / "train", 3, seed=0)
     write_folder(tmp_path / "in" / "test", 3, seed=1)

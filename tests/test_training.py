@@ -69,5 +69,7 @@ def test_repeats_are_seen_more_often():
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
-    with pytest.raises(GdaError, match=r"the loss is no longer a number after epoch \d+ \(lr 1e\+30\): lower lr"):
+    with pytest.raises(
+        GdaError, match=r"loss or weights are no longer numbers after epoch \d+ \(lr 1e\+30\): lower lr"
+    ):
         train(lr=1e30)

@@ -12,7 +12,14 @@ def run(params: Params) -> dict[str, Any]:
     """Remove mixes, trainings and their figures that no compared arm and seed owns; returns their paths."""
     arms = set(params.compare.arms)
     runs = {run_name(arm, seed) for arm in arms for seed in params.compare.seeds}
-    owners = ((MIX, arms), (METRICS / "mix", arms), (TRAIN, runs), (METRICS / "train", runs))
+    owners = (
+        (MIX, arms),
+        (METRICS / "mix", arms),
+        (TRAIN, runs),
+        (METRICS / "train", runs),
+        (METRICS / "runs/mix", arms),
+        (METRICS / "runs/train", runs),
+    )
     removed = [path for folder, names in owners for path in _entries(folder) if path.stem not in names]
     removed += [path for path in _entries(DATA) if path.name.startswith(".tmp-")]
     for path in removed:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from gdacli.arms import Arm, milli, synthetic_key
-from gdacli.artifacts import new_directory, read_json, require, write_json
+from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress, say
+from gdacli.errors import GdaError
 from gdacli.images import decode_array
 from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
 from gdacli.models import load_checkpoint
@@ -35,6 +36,7 @@ def run(params: Params) -> dict[str, Any]:
     for name in arms:
         for seed in seeds:
             require(TRAIN / run_name(name, seed) / "model.safetensors", f"gdacli train --arm {name} --seed {seed}")
+        _check_current(name, seeds)
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
     device = set_up(params.compute.device, params.compute.threads)
@@ -78,7 +80,13 @@ def run(params: Params) -> dict[str, Any]:
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
         gallery=_gallery(arms, prepared),
-        settings={"generate": params.generate.model_dump(), "train": params.train.model_dump(exclude_defaults=True)},
+        settings=params.model_dump(
+            include={
+                "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
+                **dict.fromkeys(("compute", "probe", "select", "fit", "generate", "train", "compare"), True),
+            }
+        )
+        | {"arms": {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}},
     )
     with new_directory(EVALUATION) as folder:
         write_table(folder / "predictions.parquet", columns)
@@ -93,6 +101,29 @@ def summary(result: dict[str, Any]) -> str:
     """Show the table of arms and say where the report is."""
     text = (EVALUATION / "report.md").read_text(encoding="utf-8")
     return f"{text}\nreport: {EVALUATION / 'report.html'}"
+
+
+def _check_current(arm: str, seeds: list[int]) -> None:
+    """Refuse to report a training on another mix than the arm's, or a mix of another pool than the present one."""
+    path = require(mix_file(arm), f"gdacli mix --arm {arm}")
+    for seed in seeds:
+        folder = TRAIN / run_name(arm, seed)
+        if read_json(folder / "provenance.json")["mix_sha256"] != sha256_file(path):
+            raise GdaError(
+                f"{folder} was trained on another mix than {path}: run `gdacli train --arm {arm} --seed {seed}`"
+            )
+    mix = read_table(path)
+    made = {
+        (key, sha256)
+        for key, sha256, origin in zip(mix["key"], mix["sha256"], mix["origin"], strict=True)
+        if origin == "synthetic"
+    }
+    if made:
+        pool = read_table(require(SYNTHETIC / "index.parquet", "gdacli generate"))
+        if not made <= set(zip(pool["key"], pool["sha256"], strict=True)):
+            raise GdaError(
+                f"{path} lists images that {SYNTHETIC} does not hold: run `gdacli generate` and `gdacli mix`"
+            )
 
 
 def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:

@@ -86,8 +86,7 @@ def run(params: Params) -> dict[str, Any]:
     size = sum((SYNTHETIC / shard.name).stat().st_size for shard in shards)
     return {
         "num_images": plan.num_images,
-        "made": maker.made,
-        "reused": plan.num_images - maker.made,
+        "run": {"made": maker.made, "reused": plan.num_images - maker.made},
         "images": manifest["images"],
         "per_arm": {name: _added(arms[name], chosen[name]) for name in arms},
         "shards": len(shards),
@@ -98,9 +97,10 @@ def run(params: Params) -> dict[str, Any]:
 def summary(result: dict[str, Any]) -> str:
     """Say the result in a line."""
     by_strength = ", ".join(f"{name} {count}" for name, count in result["images"].items() if count)
+    made, reused = result["run"]["made"], result["run"]["reused"]
     return (
-        f"{result['num_images']} images ({by_strength or 'none needed'}): {result['made']} made, {result['reused']} "
-        f"reused; {result['shards']} shards, {result['megabytes']:.1f} MB -> {SYNTHETIC}"
+        f"{result['num_images']} images ({by_strength or 'none needed'}): {made} made, {reused} reused; "
+        f"{result['shards']} shards, {result['megabytes']:.1f} MB -> {SYNTHETIC}"
     )
 
 

@@ -61,7 +61,7 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
     )
     written = {
         "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {source_dependency}"),
-        ".gitignore": "__pycache__/\n",
+        ".gitignore": "__pycache__/\n/dvc_plots/\n",
         "data/.gitignore": _template("gitignore"),
         FILE: text,
     }
@@ -74,6 +74,7 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
         "classes": opened.class_names,
         "images": {split: count for split, (count, _) in opened.splits.items()},
         "image_size": image_size,
+        "git": _git_root(project),
     }
 
 
@@ -104,8 +105,10 @@ def summary(result: dict[str, Any]) -> str:
     if "updated" in result:
         return "updated: " + (", ".join(result["updated"]) or "nothing, the versions were up to date")
     counts = ", ".join(f"{count} {split}" for split, count in result["images"].items())
+    nested = Path(result["git"]) != Path(result["project"]).resolve()
+    inside = f"note: it lies inside the git repository {result['git']} and is committed there\n" if nested else ""
     return (
-        f"made {result['project']}: {counts} images of {len(result['classes'])} classes\n\n"
+        f"made {result['project']}: {counts} images of {len(result['classes'])} classes\n{inside}\n"
         "next steps:\n"
         f"  cd {result['project']}\n"
         "  edit params.yaml        # image size, models, arms, seeds; each key says what it does\n"
@@ -126,6 +129,11 @@ def _set_up_version_control(project: Path) -> None:
         at_root = (project / ".git").exists()
         _call(["dvc", "init", *([] if at_root else ["--subdir"])], project)
         _call(["dvc", "config", "core.analytics", "false"], project)
+
+
+def _git_root(project: Path) -> str:
+    done = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=project, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def _image_size(records: Any) -> int | None:

@@ -1,7 +1,6 @@
 """`gdacli prepare`: a source becomes WebDataset shards with fixed splits."""
 
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -61,15 +60,6 @@ def run(params: Params) -> dict[str, Any]:
         config=data.config,
         revision=data.revision,
     )
-    if len(source.class_names) < 2:
-        raise GdaError(
-            f"data.source: found one class ({', '.join(source.class_names)}); a classifier needs two or more"
-        )
-    doubles = [name for name, count in Counter(source.class_names).items() if count > 1 or not name.strip()]
-    if doubles:
-        raise GdaError(
-            f"data.source: class name {doubles[0]!r} is empty or stands twice: every class needs its own name"
-        )
     if "validation" in source.splits and data.validation_fraction > 0:
         raise GdaError(
             f"data.validation_fraction: found {data.validation_fraction}, but the source has a validation split of its "
@@ -112,7 +102,11 @@ def summary(result: dict[str, Any]) -> str:
     size = "{} x {}".format(*result["image_size"]) if result["image_size"] else "varying"
     skipped = f", {result['skipped']} undecodable skipped" if result["skipped"] else ""
     classes = len(result["class_names"])
-    return f"{counts} images of {classes} classes, {size} pixels, {result['extension']}{skipped} -> {SOURCE}"
+    per_class = ", ".join(f"{split} {min(n)} to {max(n)}" for split, n in result["class_counts"].items() if any(n))
+    return (
+        f"{counts} images of {classes} classes ({per_class} per class), {size} pixels, {result['extension']}{skipped} "
+        f"-> {SOURCE}"
+    )
 
 
 def _scan(source: Source, data: Data) -> tuple[dict[str, _Scan], str, bool]:

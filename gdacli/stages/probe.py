@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from gdacli.artifacts import new_directory, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress
+from gdacli.errors import GdaError
 from gdacli.models import create_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
@@ -40,6 +41,8 @@ def run(params: Params) -> dict[str, Any]:
 
         def on_epoch(epoch: Epoch) -> None:
             logits = predict(model, images)
+            if not logits.isfinite().all():
+                raise GdaError(f"probe: the logits are no longer numbers after epoch {epoch.epoch}: lower probe.lr")
             recorded.append(logits.numpy())
             loss = F.cross_entropy(logits, of_class).item()
             error = 100 * (logits.argmax(1) != of_class).float().mean().item()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from gdacli.artifacts import new_directory, require, sha256_bytes, write_json
+from gdacli.artifacts import new_directory, require, sha256_bytes, sha256_file, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.errors import GdaError
@@ -88,6 +88,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
             on_epoch=on_epoch,
         )
         save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "provenance.json", {"mix_sha256": sha256_file(mix_file(arm))})
         config = timm_config(train.model, model, prepared.class_names, size, train.model_args)
         write_json(folder / "config.json", config)
         header = ["epoch", "updates", "images", "lr", "loss", "error", *(["validation_error"] if validation else [])]
@@ -100,7 +101,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
         "train_loss": history[-1][4],
         "train_error": history[-1][5],
         "device": device.type,
-        "seconds": round(time.monotonic() - start, 3),
+        "run": {"seconds": round(time.monotonic() - start, 3)},
     }
 
 
