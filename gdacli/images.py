@@ -87,8 +87,8 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def decode_array(encoded: bytes) -> np.ndarray:
-    """Decode to uint8 [3, H, W]."""
-    return np.asarray(decode(encoded)).transpose(2, 0, 1)
+    """Decode to uint8 [3, H, W], contiguous: another memory layout would change the last bits of what is made of it."""
+    return np.ascontiguousarray(np.asarray(decode(encoded)).transpose(2, 0, 1))
 
 
 def resize_to(image: Image.Image, size: int, how: Resize) -> Image.Image:

@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from gdacli.cli import WAIT_QUIETLY
+from gdacli.cli import WAIT_BRIEFLY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault(*WAIT_QUIETLY)  # before torch is imported
+os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported
 
 CLASSES = ("disc", "ring_shape", "square")
 

@@ -94,6 +94,7 @@ def test_png_round_trips_and_holds_no_metadata():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (3, 5, 7), dtype=np.uint8)
     assert (decode_array(encode_png(image)) == image).all()
+    assert decode_array(encode_png(image)).flags.c_contiguous
     assert encode_png(image) == encode_png(image.copy())
     tagged = Image.fromarray(RED)
     tagged.info["comment"] = "who knows"
