@@ -22,7 +22,7 @@ from gdacli.paths import METRICS
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 
 # Threads that wait for each other spin for microseconds before they sleep, not for milliseconds (it must be set before
-# torch is imported). On two cores two small trainings at once then took 2.8 times as long as one, against 4 to more than
+# torch is imported). On two cores two small trainings at once then took 2.8 times as long as one, against 4 to over
 # 20 times with the default; one alone is as fast. Not spinning at all makes one alone half as fast.
 WAIT_BRIEFLY = ("GOMP_SPINCOUNT", "1000")
 
