@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
 from gdacli.cli import WAIT_BRIEFLY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile("shared", deadline=None)  # no timed assertion: machines are shared
+settings.load_profile("shared")
 os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported
 
 CLASSES = ("disc", "ring_shape", "square")

@@ -18,7 +18,7 @@ samples = st.lists(
 
 
 @given(samples)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_shards_round_trip_and_equal_samples_give_equal_bytes(tmp_path_factory, given_samples):
     folder = tmp_path_factory.mktemp("shards")
     first = write_shard(folder / "a.tar", given_samples)
