@@ -57,7 +57,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Directory = Annotated[Path, typer.Option("-C", "--directory", metavar="DIR", help="The project's folder.")]
+Directory = Annotated[Path, typer.Option("-C", "--directory", metavar="DIR", help="Go to this folder first.")]
 ArmName = Annotated[str | None, typer.Option("--arm", help="One arm; all of compare.arms when left out.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="One seed; all of compare.seeds when left out.")]
 
@@ -177,17 +177,21 @@ def init(
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
+    directory: Directory = Path(),
 ) -> None:
     """Make a project for your own data: params.yaml, dvc.yaml, .gitignore, git and DVC.
 
     Example: `gdacli init shoes --source ~/photos/shoes`
     """
-    from gdacli.stages import init as stage
 
-    def work() -> dict[str, Any]:
-        return stage.update(project or Path()) if update else stage.run(project, source)
+    def work() -> None:
+        from gdacli.stages import init as stage
 
-    _guard(lambda: _show(work(), stage.summary, as_json), debug)
+        _enter(directory)
+        result = stage.update(project or Path()) if update else stage.run(project, source)
+        _show(result, stage.summary, as_json)
+
+    _guard(work, debug)
 
 
 def _run_stage(
@@ -203,9 +207,7 @@ def _run_stage(
         os.environ.setdefault(*WAIT_BRIEFLY)
         from gdacli.params import load_params
 
-        if not directory.is_dir():
-            raise GdaError(f"-C {directory}: there is no such folder")
-        os.chdir(directory)
+        _enter(directory)
         params = load_params(Path(), overrides or ())
         stage = import_module(f"gdacli.stages.{name}")
         if versioned:
@@ -217,6 +219,12 @@ def _run_stage(
         _show(result, stage.summary, as_json)
 
     _guard(work, debug)
+
+
+def _enter(directory: Path) -> None:
+    if not directory.is_dir():
+        raise GdaError(f"-C {directory}: there is no such folder")
+    os.chdir(directory)
 
 
 def _check_version(name: str, version: int, versions: dict[str, int] | None) -> None:

@@ -24,6 +24,7 @@ def test_every_command_has_help_with_an_example(command):
     assert f"Example: gdacli {command}" in outcome.stdout
     assert "--json" in outcome.stdout
     assert "--debug" in outcome.stdout
+    assert "--directory" in outcome.stdout
 
 
 def test_usage_errors_exit_2(project):

@@ -35,6 +35,12 @@ def test_a_relative_source_stays_relative_and_varying_sizes_get_one(tmp_path, mo
     assert invoke("prepare", "-C", "b/project").code == 0
 
 
+def test_it_can_be_told_where_to_go_first(tmp_path):
+    write_folder(tmp_path / "images", 2)
+    assert invoke("init", "mine", "--source", "images", "-C", str(tmp_path)).code == 0
+    assert load_params(tmp_path / "mine").data.source == "../images"
+
+
 def test_digits_and_odd_paths(tmp_path):
     assert invoke("init", str(tmp_path / "digits")).code == 0
     assert yaml.safe_load((tmp_path / "digits/dvc.yaml").read_text())["stages"]["prepare"]["deps"] == []
