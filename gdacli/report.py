@@ -145,7 +145,7 @@ def in_words(difference: Difference) -> str:
     detail = f"95 % interval {difference.low:.2f} to {difference.high:.2f}{p_value}, {difference.num} seeds"
     if difference.significant:
         return f"{size} ({detail})"
-    return f"no significant difference ({difference.mean:+.2f} points, {detail})"
+    return f"no significant difference ({_signed(difference.mean)} points, {detail})"
 
 
 def spread(value: Estimate, digits: int = 2) -> str:
@@ -164,6 +164,10 @@ def interval(value: Estimate, digits: int = 2) -> str:
     return "-" if value.low is None else f"{value.low:.{digits}f} to {value.high:.{digits}f}"
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # adding 0 makes -0 a 0
+
+
 def change(difference: Difference) -> str:
     """Write a difference with its 95 % interval.
 
@@ -171,7 +175,7 @@ def change(difference: Difference) -> str:
     '-0.50 (-0.75 to -0.25)'
     """
     same = "one seed" if difference.num == 1 else "the same in every seed"
-    return f"{difference.mean:+.2f} ({same if difference.low is None else interval(difference)})"
+    return f"{_signed(difference.mean)} ({same if difference.low is None else interval(difference)})"
 
 
 def render_markdown(report: Report) -> str:

@@ -11,6 +11,7 @@ from gdacli.report import (
     Gallery,
     GalleryRow,
     Report,
+    change,
     in_words,
     interval,
     render_html,
@@ -71,6 +72,8 @@ def test_numbers_are_written_with_their_spread():
     assert spread(estimate([4.0])) == "4.00"
     assert spread(estimate([float("nan")])) == "none"
     assert interval(estimate([4.0])) == "-"
+    assert change(Difference(-1e-9, 1.0, -2.0, 2.0, 3, 1.0)) == "+0.00 (-2.00 to 2.00)"
+    assert change(Difference(0.0, 0.0, None, None, 3, None)) == "+0.00 (the same in every seed)"
 
 
 def test_different_numbers_of_updates_are_said():
