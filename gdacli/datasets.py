@@ -133,7 +133,7 @@ def _open_folder(root: Path) -> Source:
                 f"data.source: {folder} has no class folders, unlike {split_folders['train']}: sort its images into "
                 f"<class>/<image>, or move it elsewhere"
             )
-        files: list[tuple[str, int]] = []  # names, not paths: they take a fifth of the memory
+        files: list[tuple[str, int]] = []  # names: they take less memory than paths
         for name in _subfolders(folder):
             if name not in label_of:
                 raise GdaError(f"data.source: class {name!r} of {folder} is not in {split_folders['train']}")

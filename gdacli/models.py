@@ -95,7 +95,7 @@ class PreActResNet18(nn.Module):
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"convnet": ConvNet, "preact_resnet18": PreActResNet18}
-"""Our own; importing timm (3 s) is left to those who name one of its models."""
+"""Our own; importing timm, which takes seconds, is left to those who name one of its models."""
 
 
 def check_model(name: str) -> None:

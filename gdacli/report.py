@@ -288,7 +288,7 @@ def _curve_plot(report: Report) -> str:
         axes.plot(curve["updates"], curve["error"], color=_COLOURS[row % len(_COLOURS)], lw=1.6, label=name)
     axes.set_xlabel("updates")
     axes.set_ylabel("train error, %")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, [error for curve in report.curves.values() for error in curve["error"]])
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, ncols=3)
     return _svg(figure)
@@ -300,10 +300,15 @@ def _probe_plot(report: Report) -> str:
     axes.axvline(report.selection["separation_epoch"], color=_COLOURS[3], lw=1.2, ls="--", label="separation epoch")
     axes.set_xlabel("epoch")
     axes.set_ylabel("train error, %")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes, report.probe_curve["error"])
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return _svg(figure)
+
+
+def _from_zero(axes: Any, values: Sequence[float]) -> None:
+    """Let the y axis start at 0 and leave room above the highest value."""
+    axes.set_ylim(0, 1.1 * max(*values, 1e-3))
 
 
 def _figure(height: float) -> tuple[Any, Any]:

@@ -39,7 +39,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> Shard:
     """Write samples as `<key>.<extension>`, `<key>.cls` and `<key>.json` in the order given.
 
     Member times, owners and modes are fixed, so that equal samples give equal bytes. (`webdataset.TarWriter` would do
-    with `mtime=0`, but importing it imports torch: 3 s.)
+    with `mtime=0`, but importing it imports torch, which takes seconds.)
 
     Raises:
         GdaError: a key holds a dot or a slash, which WebDataset readers would split.

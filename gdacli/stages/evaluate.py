@@ -50,12 +50,11 @@ def run(params: Params) -> dict[str, Any]:
             for seed in seeds:
                 model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
                 probabilities = predict(model, images).softmax(1).numpy()
-                predictions[name, seed] = probabilities.argmax(1)
-                guess, confidence = probabilities.argmax(1), probabilities.max(1)
-                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, confidence)
+                guess = predictions[name, seed] = probabilities.argmax(1)
+                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, probabilities.max(1))
                 for column, values in zip(columns.values(), cells, strict=True):
                     column += list(values)
-                advance(note=f"{run_name(name, seed)}: {error_rate(predictions[name, seed], labels):.2f} %")
+                advance(note=f"{run_name(name, seed)}: {error_rate(guess, labels):.2f} %")
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     results = [_arm_result(name, seeds, predictions, labels, late, prepared, params, selection) for name in arms]
     by_name = {result.name: result for result in results}
@@ -108,7 +107,8 @@ def _check_current(arm: str, seeds: list[int]) -> None:
     path = require(mix_file(arm), f"gdacli mix --arm {arm}")
     for seed in seeds:
         folder = TRAIN / run_name(arm, seed)
-        if read_json(folder / "provenance.json")["mix_sha256"] != sha256_file(path):
+        provenance = require(folder / "provenance.json", f"gdacli train --arm {arm} --seed {seed}")
+        if read_json(provenance)["mix_sha256"] != sha256_file(path):
             raise GdaError(
                 f"{folder} was trained on another mix than {path}: run `gdacli train --arm {arm} --seed {seed}`"
             )
