@@ -12,6 +12,14 @@ from typing import Any
 
 from gdacli.errors import GdaError
 
+CHECKSUMS = "SHA256SUMS"
+"""The file of a published folder that lists all others with their SHA-256, as `sha256sum` would.
+
+It has no dot, by which `generate` tells a model's weights (`*.*`) from it.
+"""
+
+TEMPORARY_PREFIX = ".tmp-"
+
 
 def sha256_bytes(content: bytes) -> str:
     """Return the SHA-256 of `content` in hexadecimal."""
@@ -37,7 +45,7 @@ def require(path: Path, command: str) -> Path:
 
 def temporary_name(path: Path) -> Path:
     """Return a name beside `path` that nothing else uses; `data/.gitignore` ignores names of this form."""
-    return path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}"
+    return path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
 
 
 @contextmanager
@@ -56,13 +64,18 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it takes the place of `path`, on failure it is removed."""
+    """Yield a temporary folder to fill; on success it takes the place of `path`, on failure it is removed.
+
+    The published folder has a file SHA256SUMS, which `checksums.verify_folder` and `sha256sum -c SHA256SUMS` check.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = temporary_name(path), temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
+        sums = "".join(f"{sha256_file(temporary / name)}  {name}\n" for name in artifact_files(temporary))
+        (temporary / CHECKSUMS).write_text(sums, encoding="utf-8")
+        for file in [*sorted(temporary.rglob("*")), temporary]:
             _fsync(file)
         if path.exists():
             path.rename(old)
@@ -73,6 +86,16 @@ def new_directory(path: Path) -> Iterator[Path]:
             old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def artifact_files(folder: Path) -> list[str]:
+    """List the files that SHA256SUMS covers, as sorted relative POSIX paths: all but itself and temporary ones."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name != Path(CHECKSUMS) and not any(part.startswith(TEMPORARY_PREFIX) for part in name.parts)
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -194,6 +194,33 @@ def init(
     _guard(work, debug)
 
 
+@app.command()
+def verify(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Artifact folders; all of the project's when left out."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Compare every byte of artifacts with their checksums, and name each damaged file.
+
+    Example: `gdacli verify data/synthetic`
+    """
+
+    def work() -> None:
+        from gdacli.stages import verify as stage
+
+        _enter(directory)
+        result = stage.run(folders or ())
+        _show(result, stage.summary, as_json)
+        if result["damaged"]:
+            raise GdaError(f"{len(result['damaged'])} damaged files: see above")
+
+    _guard(work, debug)
+
+
 def _run_stage(
     name: str,
     overrides: list[str] | None,

@@ -23,7 +23,7 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path):
     for name in ("first", "second"):
         with new_directory(tmp_path / "out") as folder:
             (folder / name).write_text(name)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["SHA256SUMS", "second"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -14,7 +14,7 @@ from conftest import Project, invoke
 from gdacli import __version__
 
 GDACLI = [sys.executable, "-m", "gdacli"]
-COMMANDS = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate", "clean", "init")
+COMMANDS = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate", "clean", "verify", "init")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

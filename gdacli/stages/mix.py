@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gdacli.arms import Arm, arm_keys, selected
-from gdacli.artifacts import require
+from gdacli.artifacts import require, sha256_file
 from gdacli.errors import GdaError
 from gdacli.params import Params
 from gdacli.paths import SELECTION, SOURCE, SYNTHETIC, mix_file
@@ -34,7 +34,7 @@ def summary(result: dict[str, Any]) -> str:
 
 def _write(
     arm: Arm, arms: dict[str, Arm], index: dict[str, Any], strategies: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, int]:
+) -> dict[str, Any]:
     labels = index["label"]
     chosen = selected(arm, arms, strategies, labels)
     repeats = np.where(chosen, arm.k, 1) if arm.add == "copies" else np.ones(len(labels), np.int64)
@@ -70,4 +70,5 @@ def _write(
         "synthetic": len(added),
         "selected": int(chosen.sum()),
         "total": int(sum(mix["repeats"])),
+        "sha256": sha256_file(mix_file(arm.name)),  # `gdacli verify` compares
     }
