@@ -1,21 +1,28 @@
-"""Decode any image to what a person sees, in RGB; resize; encode losslessly."""
+"""Decode any image to what a person sees, in RGB; resize; encode."""
 
 import io
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
+import deflate
 import numpy as np
 from PIL import Image, ImageOps
 
 Resize = Literal["crop", "squash", "pad"]
+Format = Literal["png", "webp", "jpg"]
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 """The formats that are stored as they came, with the extension that they get in a shard."""
 
 _FORMATS = (*EXTENSIONS, "BMP", "GIF", "TIFF", "PPM")
 _EXIF_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_RGB = 2
+_PNG_FILTER_UP = 2
+_PNG_LEVEL = 1
 _PNG_BIT_DEPTH_AT = 24
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -108,13 +115,71 @@ def resize_to(image: Image.Image, size: int, how: Resize) -> Image.Image:
 
 
 def encode_png(image: Image.Image | np.ndarray) -> bytes:
-    """Encode an RGB image, or uint8 [3, H, W], as PNG without metadata."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    """Encode an RGB image, or uint8 [3, H, W] of any memory layout, as PNG without metadata.
+
+    Every row is stored as its difference from the one above (the filter "Up"), compressed by libdeflate at its fastest
+    level; benchmarks/encoders.py compares. The bytes depend on the pixels and libdeflate's version alone.
+
+    Raises:
+        ValueError: another mode, dtype or shape.
+    """
+    pixels = _to_hwc(image)
+    height, width, _ = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_RGB, 0, 0, 0)
+    data = deflate.zlib_compress(_filtered_rows(pixels), _PNG_LEVEL)
+    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", data) + _png_chunk(b"IEND", b"")
+
+
+def encode(image: np.ndarray, format: Format, quality: int) -> bytes:
+    """Encode uint8 [3, H, W] without metadata.
+
+    Args:
+        image: RGB.
+        format: `png` is lossless and ignores `quality`; `webp` is lossless at quality 100; `jpg` never is.
+        quality: 1 to 100; from 90 on, a JPEG keeps the colours at full resolution, which a classifier sees.
+
+    Raises:
+        ValueError: another dtype, shape, format or quality.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality {quality}: allowed is 1 to 100")
+    if format == "png":
+        return encode_png(image)
     buffer = io.BytesIO()
-    image.info = {}
-    image.save(buffer, "PNG")
+    pixels = Image.fromarray(_to_hwc(image))
+    if format == "webp" and quality == 100:  # `quality` is the effort here: 0 is the fastest, of almost the same size
+        pixels.save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    elif format == "webp":
+        pixels.save(buffer, "WEBP", quality=quality, method=2)
+    elif format == "jpg":
+        pixels.save(buffer, "JPEG", quality=quality, subsampling="4:4:4" if quality >= 90 else "4:2:0")
+    else:
+        raise ValueError(f"format {format!r}: allowed are png, webp, jpg")
     return buffer.getvalue()
+
+
+def _to_hwc(image: Image.Image | np.ndarray) -> np.ndarray:
+    """Return uint8 [H, W, 3], contiguous."""
+    pixels = np.asarray(image)
+    if isinstance(image, np.ndarray) and image.ndim == 3:
+        pixels = image.transpose(1, 2, 0)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"found {pixels.dtype} {list(pixels.shape)} [H, W, ...]; an image is RGB, uint8 [3, H, W]")
+    return np.ascontiguousarray(pixels)
+
+
+def _filtered_rows(pixels: np.ndarray) -> np.ndarray:
+    """Return uint8 [H, 1 + 3 W]: per row of [H, W, 3] the filter "Up" and the differences from the row above."""
+    flat = pixels.reshape(len(pixels), -1)
+    rows = np.empty((flat.shape[0], 1 + flat.shape[1]), np.uint8)
+    rows[:, 0] = _PNG_FILTER_UP
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    return rows
+
+
+def _png_chunk(kind: bytes, body: bytes | bytearray) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _open(encoded: bytes) -> Image.Image:

@@ -5,7 +5,7 @@ import pytest
 from conftest import encoded
 from PIL import Image
 
-from gdacli.images import BadImageError, decode, decode_array, encode_png, read_header, resize_to
+from gdacli.images import BadImageError, decode, decode_array, encode, encode_png, read_header, resize_to
 
 RED = np.full((8, 6, 3), (200, 30, 10), np.uint8)
 
@@ -90,12 +90,81 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
         decode(encoded(RED))
 
 
-def test_png_round_trips_and_holds_no_metadata():
+LAYOUTS = {
+    "contiguous": lambda image: image,
+    "channels last": lambda image: np.ascontiguousarray(image.transpose(1, 2, 0)).transpose(2, 0, 1),
+    "mirrored": lambda image: image[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
+    "a part": lambda image: np.pad(image, ((0, 0), (2, 1), (1, 3)))[:, 2:-1, 1:-3],
+    "read-only": lambda image: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (7, 5), (1, 40), (40, 1), (64, 64)])
+def test_lossless_formats_round_trip_whatever_the_layout(size, layout):
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (3, 5, 7), dtype=np.uint8)
-    assert (decode_array(encode_png(image)) == image).all()
-    assert decode_array(encode_png(image)).flags.c_contiguous
-    assert encode_png(image) == encode_png(image.copy())
+    noise = rng.integers(0, 256, (3, *size), dtype=np.uint8)
+    for image in (noise, np.zeros_like(noise), np.full_like(noise, 255)):
+        for made, expected in (
+            (encode_png(LAYOUTS[layout](image)), encode_png(image)),
+            (encode(LAYOUTS[layout](image), "png", 50), encode_png(image)),
+            (encode(LAYOUTS[layout](image), "webp", 100), encode(image, "webp", 100)),
+        ):
+            assert made == expected
+            assert (decode_array(made) == image).all()
+            assert decode_array(made).flags.c_contiguous
+            assert read_header(made).plain
+
+
+@pytest.mark.parametrize(("format", "quality"), [("png", 1), ("webp", 100), ("webp", 90), ("jpg", 95), ("jpg", 75)])
+def test_encoders_are_deterministic_also_in_threads(format, quality):
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (3, 48, 40), dtype=np.uint8) for _ in range(16)]
+    first = [encode(image, format, quality) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda image: encode(image, format, quality), images)) == first
+    assert read_header(first[0]).format == {"png": "PNG", "webp": "WEBP", "jpg": "JPEG"}[format]
+
+
+@pytest.mark.parametrize(
+    ("format", "quality", "levels"), [("webp", 95, 8), ("webp", 50, 16), ("jpg", 95, 2), ("jpg", 50, 16)]
+)
+def test_lossy_formats_come_near(format, quality, levels):
+    y, x = np.mgrid[:48, :40]
+    image = np.stack([4 * y + x, 255 - 3 * y, 5 * x]).astype(np.uint8)
+    made = encode(image, format, quality)
+    assert np.abs(decode_array(made).astype(int) - image).mean() < levels
+
+
+def test_jpegs_of_high_quality_keep_colours_at_full_resolution():
+    stripes = np.zeros((3, 16, 16), np.uint8)
+    stripes[0, :, ::2], stripes[2, :, 1::2] = 255, 255
+    error = {
+        quality: np.abs(decode_array(encode(stripes, "jpg", quality)).astype(int) - stripes).mean()
+        for quality in (89, 90)
+    }
+    assert error[90] < 5 < 50 < error[89]
+
+
+def test_what_is_no_image_is_not_encoded():
+    for wrong in (
+        np.zeros((3, 4, 4)),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((3, 0, 4), np.uint8),
+    ):
+        with pytest.raises(ValueError, match=r"an image is RGB, uint8 \[3, H, W\]"):
+            encode_png(wrong)
+    with pytest.raises(ValueError, match="an image is RGB"):
+        encode_png(Image.new("L", (4, 4)))
+    for quality in (0, 101):
+        with pytest.raises(ValueError, match="allowed is 1 to 100"):
+            encode(np.zeros((3, 4, 4), np.uint8), "webp", quality)
+
+
+def test_png_holds_no_metadata():
     tagged = Image.fromarray(RED)
     tagged.info["comment"] = "who knows"
     assert b"who knows" not in encode_png(tagged)

@@ -22,7 +22,7 @@ from gdacli.shards import Sample, Shard, write_shard
 from gdacli.splits import key_uniform, split_off, subsample
 from gdacli.tables import TableWriter
 
-VERSION = 1
+VERSION = 2
 
 _UNUSED = len(SPLITS)
 _INDEX = {"key": str, "label": int, "split": str, "shard": str, "sha256": str}
