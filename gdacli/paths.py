@@ -13,6 +13,8 @@ TRAIN = DATA / "train"
 EVALUATION = DATA / "evaluation"
 METRICS = DATA / "metrics"
 PLOTS = DATA / "plots"
+REJECTS = Path("rejects.csv")
+DROPPED = SYNTHETIC / "dropped.csv"
 
 
 def mix_file(arm: str) -> Path:

@@ -1,17 +1,22 @@
 """The report: what was compared, whether it helped, and what the images look like."""
 
-import base64
 import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from gdacli.images import encode_png
 from gdacli.metrics import Difference, Estimate
+from gdacli.thumbnails import data_uri
+
+GALLERY_SIDE = 96
+"""Largest side of an image in the gallery, in pixels."""
+_PIXELATED_BELOW = 64
+_GALLERY_BYTES = 4_000_000
 
 _COLOURS = (
     "#4c566a",
@@ -50,13 +55,24 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A place in the gallery for an image of the pool."""
+
+    key: str
+    image: np.ndarray | None
+    """uint8 [3, H, W]; None where the pool has none."""
+    dropped: str | None = None
+    """Why `generate.filter` dropped it."""
+
+
+@dataclass(frozen=True)
 class GalleryRow:
-    """A training image, uint8 [3, H, W], beside its variants (None where the pool has none)."""
+    """A training image, uint8 [3, H, W], beside its variants, one a strength."""
 
     key: str
     class_name: str
     source: np.ndarray
-    variants: list[np.ndarray | None]
+    variants: list[Variant]
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,22 @@ class Gallery:
     strengths: list[float]
     late: list[GalleryRow]
     early: list[GalleryRow]
+
+    def by_class(self) -> list[tuple[str, list[GalleryRow]]]:
+        """Return the late-learned rows of each class, in their order."""
+        return [(name, list(rows)) for name, rows in groupby(self.late, lambda row: row.class_name)]
+
+
+def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
+    """Return how many late-learned images of each class the gallery has room for, 1 to 4.
+
+    Even images that do not compress then take less than 4 MB, unless there are more than 10 strengths.
+
+    >>> rows_per_class(10, 2, 32), rows_per_class(10, 4, 512)
+    (4, 2)
+    """
+    largest_bytes = 4 * min(image_side, GALLERY_SIDE) ** 2  # 3 bytes a pixel, 4 characters for 3 bytes
+    return int(np.clip(_GALLERY_BYTES // (num_classes * (1 + num_strengths) * largest_bytes), 1, 4))
 
 
 @dataclass(frozen=True)
@@ -85,6 +117,13 @@ class Report:
     curves: dict[str, dict[str, list[float]]]
     probe_curve: dict[str, list[float]]
     gallery: Gallery
+    pool_size: int
+    dropped: dict[str, int]
+    """Reason -> number of images that `generate.filter` dropped from the pool."""
+    rejects: dict[str, dict[str, str]]
+    """The rows of `rejects.csv` by key."""
+    num_rejected: int
+    """How many of them are in the pool, and so in no mix."""
     settings: dict[str, Any]
 
     @property
@@ -99,6 +138,15 @@ class Report:
         reference, differences = next(iter(self.differences.items()))
         return [f"{arm} against {reference}: {in_words(difference)}" for arm, difference in differences.items()]
 
+    def left_out(self) -> str:
+        """Say how many synthetic images no arm trains on, and why."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
+        filtered = f"{sum(self.dropped.values())} more ({reasons})" if reasons else "none"
+        return (
+            f"The pool holds {self.pool_size} synthetic images; generate.filter dropped {filtered}, and a person "
+            f"rejected {self.num_rejected or 'none'} of the pool (rejects.csv), which no arm trains on."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return all figures, without images."""
         return {
@@ -107,6 +155,7 @@ class Report:
             "num_test": self.num_test,
             "num_late_test": self.num_late,
             "class_names": self.class_names,
+            "pool": {"images": self.pool_size, "dropped": self.dropped, "rejected": self.num_rejected},
             "arms": {arm.name: _finite(asdict(arm)) for arm in self.arms},
             "differences": {
                 reference: {arm: {**_finite(asdict(d)), "significant": d.significant} for arm, d in by_arm.items()}
@@ -199,6 +248,7 @@ def render_markdown(report: Report) -> str:
         "",
         *[f"- {line}" for line in report.headlines()],
         f"- {_caveat(report)}",
+        *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -213,6 +263,7 @@ def render_html(report: Report) -> str:
         "spread": spread,
         "interval": interval,
         "picture": _picture,
+        "pixelated": _pixelated,
         "points": _points,
         "change": change,
     }
@@ -260,7 +311,11 @@ def _points(value: float) -> str:
 
 
 def _picture(image: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
+    return data_uri(image, GALLERY_SIDE)
+
+
+def _pixelated(image: np.ndarray) -> bool:
+    return max(image.shape) < _PIXELATED_BELOW
 
 
 def _interval_plot(report: Report) -> str:

@@ -20,6 +20,7 @@ def test_a_project_is_complete_and_says_the_next_steps(tmp_path, shapes):
     assert set(params.versions) == set(STAGES)
     pipeline = yaml.safe_load((tmp_path / "mine/dvc.yaml").read_text())["stages"]
     assert pipeline["prepare"]["deps"] == ["${data.source}"]
+    assert (tmp_path / "mine/rejects.csv").read_text() == "key\n"
     status = subprocess.run(["git", "status", "--short"], cwd=tmp_path / "mine", capture_output=True, text=True)
     assert "params.yaml" in status.stdout
     assert (tmp_path / "mine/.dvc/config").read_text() == "[core]\n    analytics = false\n"
@@ -57,6 +58,19 @@ def test_names_that_yaml_would_take_for_something_else(tmp_path, monkeypatch):
     assert load_params(tmp_path / "year").data.source == "../2024"
     assert invoke("init", "home", "--source=~/2024").code == 0
     assert load_params(tmp_path / "home").data.source == str(tmp_path / "2024")
+
+
+def test_an_older_project_gets_the_list_of_rejects_and_is_told_of_its_pipeline(tmp_path):
+    assert invoke("init", str(tmp_path)).code == 0
+    (tmp_path / "rejects.csv").write_text("key\na_s0500_v0\n")
+    assert invoke("init", str(tmp_path), "--update").stderr == ""
+    assert (tmp_path / "rejects.csv").read_text() == "key\na_s0500_v0\n"
+    (tmp_path / "rejects.csv").unlink()
+    pipeline = tmp_path / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace(", rejects.csv]", "]"))
+    outcome = invoke("init", str(tmp_path), "--update")
+    assert "add rejects.csv to the deps of mix and evaluate" in outcome.stderr
+    assert (tmp_path / "rejects.csv").read_text() == "key\n"
 
 
 @pytest.mark.parametrize(("size", "expected"), [(8, None), (30, 32), (32, None), (50, 64), (64, None), (224, 64)])

@@ -123,6 +123,17 @@ def test_another_guidance_reruns_generate_and_after(runner):
     runner.repro()
 
 
+def test_a_rejected_image_retrains_the_arms_that_had_it_and_makes_none(runner):
+    page = (runner.folder / "data/evaluation/report.html").read_text()
+    key = re.findall(r'class="reject" value="([^"]+)"', page)[0]
+    (runner.folder / "rejects.csv").write_text(f"key\n{key}\n")
+    ran = runner.repro()
+    assert ran == {"mix@original", "mix@targeted", "train@targeted-0", "train@targeted-1", "evaluate"}
+    assert "a person rejected 1 of the pool" in (runner.folder / "data/evaluation/report.md").read_text()
+    (runner.folder / "rejects.csv").write_text("key\n")
+    runner.repro()
+
+
 def test_an_arm_over_the_pools_images_makes_none_and_trains_only_itself(runner):
     runner.edit(compare={"arms": ["original", "targeted", "upsample"]})
     ran = runner.repro()

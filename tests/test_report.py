@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,11 +12,13 @@ from gdacli.report import (
     Gallery,
     GalleryRow,
     Report,
+    Variant,
     change,
     in_words,
     interval,
     render_html,
     render_markdown,
+    rows_per_class,
     spread,
 )
 
@@ -32,7 +35,10 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
     ]
     original = arms[0].errors
     image = np.zeros((3, 8, 8), np.uint8)
-    row = GalleryRow("k", "a<b", image, [image, None])
+    rows = [
+        GalleryRow("k", "a<b", image, [Variant("k_s0500_v0", image), Variant("k_s0800_v0", None)]),
+        GalleryRow("l", "a<b", image, [Variant("l_s0500_v0", None, "low <confidence>"), Variant("l_s0800_v0", image)]),
+    ]
     curve = {"updates": [1.0, 2.0], "error": [50.0, 20.0], "loss": [1.0, 0.5]}
     return Report(
         class_names=["a<b", "c"],
@@ -48,7 +54,11 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         },
         curves={each.name: curve for each in arms},
         probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0]},
-        gallery=Gallery([0.5, 0.8], [row], [GalleryRow("e", "c", image, [])]),
+        gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
+        pool_size=40,
+        dropped={"low <confidence>": 3, "blank": 2},
+        rejects={"l_s0800_v0": {"key": "l_s0800_v0"}},
+        num_rejected=1,
         settings={"generate": {"solver": "ddpm"}},
     )
 
@@ -94,12 +104,15 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.images: list[dict] = []
+        self.buttons: list[dict] = []
         self.links: list[str] = []
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
+        if tag == "button" and "value" in values:
+            self.buttons.append(values)
         if tag == "img":
             self.images.append(values)
         self.links += [values[name] or "" for name in ("src", "href", "xlink:href") if name in values]
@@ -123,13 +136,44 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
     assert page.open == []
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links), page.links
     assert not re.search(r"https?://(?!www\.w3\.org/)", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", text))
-    assert len(page.images) == 3
+    assert len(page.images) == 5
     assert all(image["alt"] for image in page.images)
     assert text.count("<svg") == 3
     assert "a<b" in page.text
     assert "about <targeted>" in page.text
     for line in report(errors).headlines():
         assert line in page.text
+
+
+def test_each_variant_can_be_rejected_and_what_is_left_out_is_said():
+    page = Page(render_html(report(CLEAR)))
+    assert [(button["value"], button["aria-pressed"]) for button in page.buttons] == [
+        ("k_s0500_v0", "false"),
+        ("l_s0800_v0", "true"),
+    ]
+    assert all("disabled" in button for button in page.buttons)  # until the script runs
+    assert "dropped: low <confidence>" in page.text
+    said = (
+        "The pool holds 40 synthetic images; generate.filter dropped 5 more (2 blank, 3 low <confidence>), and a "
+        "person rejected 1 of the pool (rejects.csv), which no arm trains on."
+    )
+    assert said in page.text
+    assert said in render_markdown(report(CLEAR))
+    without = Page(render_html(report(CLEAR, gallery=False)))
+    assert said in without.text
+    assert (without.buttons, "Save rejects.csv" in without.text) == ([], False)
+
+
+def test_what_does_not_compress_stays_below_five_megabytes():
+    noise = np.random.default_rng(0).integers(0, 256, (3, 128, 128), np.uint8)
+    strengths = [0.2, 0.4, 0.6, 0.8]
+    count = rows_per_class(10, len(strengths), 128)
+    rows = [
+        GalleryRow("k", str(n), noise, [Variant("v", noise)] * len(strengths)) for n in range(10) for _ in range(count)
+    ]
+    page = render_html(replace(report(CLEAR), gallery=Gallery(strengths, rows, [GalleryRow("k", "c", noise, [])] * 10)))
+    assert count == 2
+    assert 3_500_000 < len(page) < 5_000_000
 
 
 def test_the_page_is_the_same_every_time():

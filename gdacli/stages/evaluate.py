@@ -1,6 +1,7 @@
 """`gdacli evaluate`: test every compared arm, say whether it helped, and write the report."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,37 @@ from gdacli.images import decode_array
 from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
 from gdacli.models import load_checkpoint
 from gdacli.params import Params
-from gdacli.paths import EVALUATION, PLOTS, PROBE, SELECTION, SOURCE, SYNTHETIC, TRAIN, mix_file, run_name
+from gdacli.paths import (
+    DROPPED,
+    EVALUATION,
+    PLOTS,
+    PROBE,
+    REJECTS,
+    SELECTION,
+    SOURCE,
+    SYNTHETIC,
+    TRAIN,
+    mix_file,
+    run_name,
+)
 from gdacli.prepared import Prepared, read_prepared, read_strategies
-from gdacli.report import ArmResult, Gallery, GalleryRow, Report, render_html, render_markdown
+from gdacli.rejects import read_left_out
+from gdacli.report import (
+    ArmResult,
+    Gallery,
+    GalleryRow,
+    Report,
+    Variant,
+    render_html,
+    render_markdown,
+    rows_per_class,
+)
 from gdacli.selection import is_late
 from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv, write_table
 from gdacli.training import predict
 
-VERSION = 1
+VERSION = 2
 
 REFERENCES = ("original", "upsample")
 _GALLERY_CLASSES = 10
@@ -33,10 +56,11 @@ _GALLERY_CLASSES = 10
 def run(params: Params) -> dict[str, Any]:
     """Write `data/evaluation`; returns errors per arm over seeds and paired differences to the references."""
     arms, seeds = params.compared_arms(), params.compare.seeds
+    rejects = read_left_out(REJECTS)
     for name in arms:
         for seed in seeds:
             require(TRAIN / run_name(name, seed) / "model.safetensors", f"gdacli train --arm {name} --seed {seed}")
-        _check_current(name, seeds)
+        _check_current(name, seeds, rejects)
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
     device = set_up(params.compute.device, params.compute.threads)
@@ -67,6 +91,7 @@ def run(params: Params) -> dict[str, Any]:
         for reference in REFERENCES
         if reference in by_name
     }
+    pool, manifest = _pool()
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -78,7 +103,11 @@ def run(params: Params) -> dict[str, Any]:
         selection=selection,
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
-        gallery=_gallery(arms, prepared),
+        gallery=_gallery(arms, prepared, pool),
+        pool_size=len(pool["key"]),
+        dropped=manifest.get("dropped", {}),
+        rejects=rejects,
+        num_rejected=len(rejects.keys() & set(pool["key"])),
         settings=params.model_dump(
             include={
                 "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
@@ -102,8 +131,8 @@ def summary(result: dict[str, Any]) -> str:
     return f"{text}\nreport: {EVALUATION / 'report.html'}"
 
 
-def _check_current(arm: str, seeds: list[int]) -> None:
-    """Refuse to report a training on another mix than the arm's, or a mix of another pool than the present one."""
+def _check_current(arm: str, seeds: list[int], rejects: Iterable[str]) -> None:
+    """Refuse to report a training on another mix than the arm's, or a mix of another pool or with rejected images."""
     path = require(mix_file(arm), f"gdacli mix --arm {arm}")
     for seed in seeds:
         folder = TRAIN / run_name(arm, seed)
@@ -124,6 +153,19 @@ def _check_current(arm: str, seeds: list[int]) -> None:
             raise GdaError(
                 f"{path} lists images that {SYNTHETIC} does not hold: run `gdacli generate` and `gdacli mix`"
             )
+
+        if vetoed := sorted({key for key, _ in made} & set(rejects)):
+            raise GdaError(
+                f"{path} lists {len(vetoed)} images that {REJECTS} rejects (first: {vetoed[0]}): run `gdacli mix` and "
+                "`gdacli train`, or `dvc repro`"
+            )
+
+
+def _pool() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pool's index and manifest, without images if there is no pool."""
+    if not SYNTHETIC.exists():
+        return {"key": [], "shard": []}, {}
+    return read_table(SYNTHETIC / "index.parquet"), read_json(SYNTHETIC / "manifest.json")
 
 
 def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:
@@ -199,13 +241,11 @@ def _read_csv(path: Path) -> dict[str, list[float]]:
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
-def _gallery(arms: dict[str, Arm], prepared: Prepared) -> Gallery:
-    """Take of each class the latest-learned image that has variants, and the earliest-learned one for contrast."""
+def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> Gallery:
+    """Take of each class the latest-learned images that have variants, and the earliest-learned one for contrast."""
     index = prepared.train_index()
     score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
-    pool = (
-        read_table(SYNTHETIC / "index.parquet") if (SYNTHETIC / "index.parquet").exists() else {"key": [], "shard": []}
-    )
+    dropped = read_left_out(DROPPED)
     shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
     strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
 
@@ -213,12 +253,14 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared) -> Gallery:
         return [synthetic_key(index["key"][row], strength, 0) for strength in strengths]
 
     late_rows, early_rows = [], []
-    for label in range(min(prepared.num_classes, _GALLERY_CLASSES)):
+    num_classes = min(prepared.num_classes, _GALLERY_CLASSES)
+    room = rows_per_class(num_classes, len(strengths), prepared.square_size())
+    for label in range(num_classes):
         members = np.flatnonzero(index["label"] == label)
         ranked = members[np.argsort(-score[members], kind="stable")]
         late = [row for row in ranked if chosen[row]]
-        with_variants = [row for row in late if any(key in shard_of for key in variants(row))]
-        late_rows += (with_variants or late)[:1]
+        with_variants = [row for row in late if any(key in shard_of or key in dropped for key in variants(row))]
+        late_rows += (with_variants or late)[:room]
         early_rows += [row for row in ranked[::-1] if not chosen[row]][:1]
     wanted = {SOURCE / index["shard"][row]: set[str]() for row in late_rows + early_rows}
     for row in late_rows + early_rows:
@@ -234,15 +276,15 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared) -> Gallery:
         if sample.key in keys
     }
 
-    def gallery_row(row: int) -> GalleryRow:
+    def gallery_row(row: int, names: list[str]) -> GalleryRow:
         key = index["key"][row]
-        made = [images.get(name) for name in variants(row)] if row in late_rows else []
+        made = [Variant(name, images.get(name), dropped.get(name, {}).get("reason")) for name in names]
         return GalleryRow(key, prepared.class_names[index["label"][row]], images[key], made)
 
     return Gallery(
         strengths=[strength / 1000 for strength in strengths],
-        late=[gallery_row(row) for row in late_rows],
-        early=[gallery_row(row) for row in early_rows],
+        late=[gallery_row(row, variants(row)) for row in late_rows],
+        early=[gallery_row(row, []) for row in early_rows],
     )
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.artifacts import new_file, write_text
+from gdacli.console import say
 from gdacli.datasets import open_source
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.images import BadImageError, read_header
 from gdacli.params import load_params
+from gdacli.paths import REJECTS
+from gdacli.rejects import HEADER
 
 STAGES = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate")
 
@@ -63,6 +66,7 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
         "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {source_dependency}"),
         ".gitignore": "__pycache__/\n/dvc_plots/\n",
         "data/.gitignore": _template("gitignore"),
+        str(REJECTS): HEADER,
         FILE: text,
     }
     for name, content in written.items():
@@ -79,7 +83,9 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
 
 
 def update(project: Path) -> dict[str, Any]:
-    """Write this gdacli's stage versions into a project's `params.yaml`; all else stays as it is.
+    """Write this gdacli's stage versions into a project's `params.yaml`, and a `rejects.csv` if it has none.
+
+    All else stays as it is; where `dvc.yaml` lacks what this gdacli's has, that is said.
 
     Raises:
         GdaError: there is no project, or it has no versions.
@@ -96,6 +102,11 @@ def update(project: Path) -> dict[str, Any]:
     lines = "".join(f"  {name}: {version}\n" for name, version in after.items())
     with new_file(path) as temporary:
         temporary.write_text(text[: block.start(1)] + lines + text[block.end(1) :], encoding="utf-8")
+    if not (project / REJECTS).exists():
+        write_text(project / REJECTS, HEADER)
+    pipeline = project / "dvc.yaml"
+    if pipeline.exists() and str(REJECTS) not in pipeline.read_text(encoding="utf-8"):
+        say(f"note: {pipeline}: add {REJECTS} to the deps of mix and evaluate, or `dvc repro` does not see it change")
     changed = [name for name, version in after.items() if before.get(name) != str(version)]
     return {"project": str(project), "updated": changed}
 
