@@ -149,8 +149,12 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 
 @pytest.fixture(scope="session")
 def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give a function that fits a tiny model of a backend on the shapes, once, and returns its folder."""
+    """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
+
+    The class-conditional one is fitted on the shapes, Stable Diffusion has random weights.
+    """
     import torch
+    from tiny_models import stable_diffusion
 
     from gdacli.generators import backend
 
@@ -159,6 +163,9 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     def make(name: str) -> Path:
         if name not in made:
             torch.set_num_threads(2)
+            if name == "text_to_image":
+                made[name] = stable_diffusion(tmp_path_factory.mktemp(name))
+                return made[name]
             rng = np.random.default_rng(0)
             labels = torch.arange(48) % 3
             images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)

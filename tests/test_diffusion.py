@@ -60,9 +60,17 @@ def predict_clean(x: torch.Tensor, alpha_bar: float) -> torch.Tensor:
     return mean + gain * (x - math.sqrt(alpha_bar) * mean)
 
 
-def reference(solver: str, steps: int, x: torch.Tensor, grid: list[int]) -> torch.Tensor:
+SCHEDULES: dict[str, dict] = {
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "stable_diffusion": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+}
+
+
+def reference(
+    solver: str, schedule: dict, bars: list[float], steps: int, x: torch.Tensor, grid: list[int]
+) -> torch.Tensor:
     """Run diffusers' own scheduler over the same grid with the same model and noise."""
-    options = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
+    options = {**schedule, "prediction_type": "sample"}
     if solver == "ddpm":
         scheduler = DDPMScheduler(clip_sample=False, variance_type="fixed_small", **options)
         scheduler.set_timesteps(timesteps=grid)
@@ -75,25 +83,28 @@ def reference(solver: str, steps: int, x: torch.Tensor, grid: list[int]) -> torc
         scheduler.set_timesteps(timesteps=grid)
     generator = torch.Generator().manual_seed(5)
     for t in scheduler.timesteps:
-        model = predict_clean(x, BARS[int(t)])
+        model = predict_clean(x, bars[int(t)])
         x = scheduler.step(model, t, x, **({"generator": generator} if solver == "ddpm" else {})).prev_sample
     return x
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("strength", "steps"), [(1.0, 20), (0.5, 20), (0.8, 50), (0.5, 4)])
-def test_solvers_equal_diffusers_on_the_same_grid(solver, strength, steps):
+def test_solvers_equal_diffusers_on_the_same_grid(solver, strength, steps, schedule):
+    options = SCHEDULES[schedule]
+    bars = BARS if schedule == "cosine" else DDPMScheduler(**options).alphas_cumprod.tolist()
     grid = timestep_grid(strength, steps)
     x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     generator = torch.Generator().manual_seed(5)
     ours = denoise(
         x,
-        [BARS[t] for t in grid],
-        lambda x, index: predict_clean(x, BARS[grid[index]]),
+        [bars[t] for t in grid],
+        lambda x, index: predict_clean(x, bars[grid[index]]),
         lambda: torch.randn(x.shape, generator=generator, dtype=torch.float64),
         solver,
     )
-    assert ours == pytest.approx(reference(solver, steps, x, grid), abs=2e-3)
+    assert ours == pytest.approx(reference(solver, options, bars, steps, x, grid), abs=2e-3)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -9,14 +9,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 
-from gdacli.diffusion import (
-    NUM_TRAIN_TIMESTEPS,
-    add_noise,
-    cosine_alpha_bars,
-    denoise,
-    start_timestep,
-    timestep_grid,
-)
+from gdacli.denoiser import Denoiser, compiled
+from gdacli.diffusion import NUM_TRAIN_TIMESTEPS, cosine_alpha_bars
 from gdacli.errors import GdaError
 from gdacli.prompts import readable
 
@@ -105,41 +99,53 @@ def load(
     folder: Path,
     *,
     class_names: Sequence[str],
+    image_size: int,
     solver: str,
     num_inference_steps: int,
     guidance_scale: float,
     device: torch.device,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    compile: bool,
 ) -> "ClassConditional":
-    """Load what `fit` saved.
+    """Load what `fit` saved; see `gdacli.generators` for the arguments.
 
     Raises:
-        GdaError: the model was trained on another number of classes.
+        GdaError: the model was trained on another number of classes or another image size.
     """
-    unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False).to(device).eval()
-    known = unet.config.num_class_embeds - 1
+    unet = UNet2DModel.from_pretrained(
+        folder / "unet", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    unet.to(device=device, memory_format=memory_format).eval()
+    known, size = unet.config.num_class_embeds - 1, unet.config.sample_size
     if known != len(class_names):
         raise GdaError(f"{folder}: the model knows {known} classes, the data has {len(class_names)}: run `gdacli fit`")
-    return ClassConditional(unet, class_names, solver, num_inference_steps, guidance_scale)
+    if size != image_size:
+        raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
+    denoiser = Denoiser(
+        network=compiled(unet) if compile else unet,
+        alpha_bars=cosine_alpha_bars(),
+        prediction_type="epsilon",
+        clip=True,
+        solver=solver,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        dtype=dtype,
+        memory_format=memory_format,
+    )
+    return ClassConditional(denoiser, class_names, image_size, device)
 
 
 class ClassConditional:
     """The backend's `Generator`; pixels are their own latents, in [-1, 1]."""
 
-    def __init__(
-        self,
-        unet: UNet2DModel,
-        class_names: Sequence[str],
-        solver: str,
-        num_inference_steps: int,
-        guidance_scale: float,
-    ) -> None:
-        self._unet, self._class_names = unet, class_names
-        self._solver, self._num_inference_steps, self._guidance_scale = solver, num_inference_steps, guidance_scale
-        self._alpha_bars = cosine_alpha_bars()
+    def __init__(self, denoiser: Denoiser, class_names: Sequence[str], image_size: int, device: torch.device) -> None:
+        self._denoiser, self._class_names = denoiser, class_names
+        self._image_size, self._device = image_size, device
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, 3, H, W] in [-1, 1]."""
-        return _to_model(images.to(self._unet.device))
+        return _to_model(images.to(self._device))
 
     def generate(
         self, latents: torch.Tensor, labels: torch.Tensor, strength: float, seeds: Sequence[int]
@@ -149,51 +155,18 @@ class ClassConditional:
         Source: targeted-augmentation paper, section 4.4 and Algorithm 1; classifier-free guidance on epsilon, x_0
         clipped to [-1, 1] (as in GLIDE's sampler).
         """
-        grid = timestep_grid(strength, self._num_inference_steps)
-        levels = [self._alpha_bars[t] for t in grid]
-        draw_noise = self._noise(latents, seeds)
-        x = add_noise(latents, levels[0], draw_noise())
-        classes = labels.to(latents.device)
-        null = torch.full_like(classes, len(self._class_names))
-
-        def predict_clean(x: torch.Tensor, index: int) -> torch.Tensor:
-            t = torch.full((len(x),), grid[index], device=x.device)
-            eps = self._unet(x, t, class_labels=classes).sample
-            if self._guidance_scale != 1:
-                unconditional = self._unet(x, t, class_labels=null).sample
-                eps = unconditional + self._guidance_scale * (eps - unconditional)
-            return ((x - (1 - levels[index]) ** 0.5 * eps) / levels[index] ** 0.5).clamp(-1, 1)
-
-        with torch.inference_mode():
-            x = denoise(x, levels, predict_clean, draw_noise, self._solver)
-            return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        null = torch.tensor(len(self._class_names), device=self._device)
+        made = self._denoiser(latents, labels.to(self._device), null, strength, seeds)
+        return ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Make images from noise alone: strength 1 of a grey image, of which alpha_bar leaves nothing."""
-        size = self._unet.config.sample_size
-        grey = torch.zeros(len(labels), 3, size, size, device=self._unet.device)
+        grey = torch.zeros(len(labels), 3, self._image_size, self._image_size, device=self._device)
         return self.generate(grey, labels, 1.0, seeds)
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """See `Generator.describe`; the prompt is the class in words, which the class embedding stands for."""
-        start = start_timestep(strength)
-        return {
-            "prompt": readable(self._class_names[label]),
-            "start_timestep": start,
-            "num_steps": len(timestep_grid(strength, self._num_inference_steps)),
-            "alpha_bar": round(self._alpha_bars[start], 6),
-            "solver": self._solver,
-            "guidance_scale": float(self._guidance_scale),
-        }
-
-    def _noise(self, latents: torch.Tensor, seeds: Sequence[int]) -> Callable[[], torch.Tensor]:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = latents.shape[1:]
-
-        def draw() -> torch.Tensor:
-            return torch.stack([torch.randn(shape, generator=each) for each in generators]).to(latents.device)
-
-        return draw
+        return {"prompt": readable(self._class_names[label]), **self._denoiser.describe(strength)}
 
 
 def _to_model(images: torch.Tensor) -> torch.Tensor:

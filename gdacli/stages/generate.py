@@ -154,6 +154,8 @@ class _Maker:
 
     def _load(self) -> "Generator":
         if self._generator is None:
+            import torch
+
             from gdacli.compute import set_up
 
             generate = self._params.generate
@@ -161,10 +163,14 @@ class _Maker:
             self._generator = backend(generate.backend).load(
                 self._model,
                 class_names=self._prepared.class_names,
+                image_size=self._prepared.square_size(),
                 solver=generate.solver,
                 num_inference_steps=generate.num_inference_steps,
                 guidance_scale=generate.guidance_scale,
                 device=device,
+                dtype=torch.float32,
+                memory_format=torch.contiguous_format,
+                compile=False,
             )
             versions = {name: version(name) for name in ("torch", "diffusers")}
             self._environment = {"device": device.type, "machine": platform.machine(), **versions}

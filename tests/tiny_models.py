@@ -1,0 +1,116 @@
+"""Random-weight models in the real on-disk layout: tiny for tests, larger for benchmarks."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+WORDS = ("a", "photo", "of", "disc", "ring", "shape", "square")
+
+
+def stable_diffusion(
+    folder: Path,
+    *,
+    size: int = 64,
+    unet_channels: Sequence[int] = (16, 32),
+    vae_channels: Sequence[int] = (8, 8, 8, 8),
+    text_width: int = 32,
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+) -> Path:
+    """Write a Stable Diffusion 1.x with random weights, the same for the same seed, and return its folder.
+
+    Args:
+        folder: gets the layout that diffusers' pipelines save and read.
+        size: pixels of a side; latents are smaller by 2 for each of the `vae_channels` after the first.
+        unet_channels: per level; every level but the last has cross attention. Multiples of 8.
+        vae_channels: per level, multiples of 4.
+        text_width: of the text encoder; a multiple of 4.
+        prediction_type: epsilon or v_prediction.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    levels = len(unet_channels)
+    unet = UNet2DConditionModel(
+        sample_size=size // 2 ** (len(vae_channels) - 1),
+        block_out_channels=tuple(unet_channels),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        sample_size=size,
+        block_out_channels=tuple(vae_channels),
+        down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
+        up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    vocabulary = _write_tokenizer(folder / "tokenizer")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=text_width,
+            intermediate_size=4 * text_width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            bos_token_id=len(vocabulary) - 2,
+            eos_token_id=len(vocabulary) - 1,
+            pad_token_id=1,
+        )
+    )
+    scheduler = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "scheduler": scheduler}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def _write_tokenizer(folder: Path) -> dict[str, int]:
+    """Write CLIP's byte-level BPE with the merges that spell WORDS; the files are named and laid out as CLIP's."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [256 + number for number in range(256 - len(printable))]  # GPT-2's stand-ins for the other bytes
+    characters = [chr(code) for code in printable + others]
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            merges[pieces[0], pieces[1]] = None
+            pieces[:2] = ["".join(pieces[:2])]
+    tokens = characters + [character + "</w>" for character in characters] + ["".join(pair) for pair in merges]
+    vocabulary = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>") | {"bos_token": "<|startoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"add_prefix_space": False, "errors": "replace", **config})
+    )
+    return vocabulary
