@@ -144,3 +144,8 @@ def arm_keys(arm: Arm, keys: list[str], chosen: np.ndarray) -> list[str]:
         for row in np.flatnonzero(chosen)
         for variant in range(arm.variants)
     ]
+
+
+def num_added(arm: Arm, chosen: np.ndarray) -> int:
+    """Return how many synthetic images an arm adds to the original ones; `chosen` as of `selected`."""
+    return arm.num_images + int(chosen.sum()) * len(arm.strengths) * arm.variants

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -48,6 +49,14 @@ def temporary_name(path: Path) -> Path:
     return path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed processes left half-written of a folder; only one process at a time may write it."""
+    named = re.compile(rf"{re.escape(TEMPORARY_PREFIX + path.name)}-[0-9a-f]{{8}}")
+    for left in path.parent.iterdir() if path.parent.exists() else ():
+        if named.fullmatch(left.name) and left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; on success the file is flushed to disk and renamed to `path`."""
@@ -69,6 +78,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     The published folder has a file SHA256SUMS, which `checksums.verify_folder` and `sha256sum -c SHA256SUMS` check.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
     temporary, old = temporary_name(path), temporary_name(path)
     temporary.mkdir()
     try:

@@ -17,7 +17,7 @@ import typer
 from gdacli import __version__
 from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
-from gdacli.paths import METRICS
+from gdacli.paths import METRICS, PREVIEW
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 
@@ -107,14 +107,71 @@ def fit(
 
 
 @app.command()
+def plan(
+    price_per_hour: Annotated[
+        float, typer.Option(min=0, help="Price of an hour of one device, to estimate the cost.")
+    ] = 0.0,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Say what `generate` would make, and what time, disk and money it takes, from a batch measured on this device.
+
+    Example: `gdacli plan --price-per-hour 2.50`
+    """
+    _run_stage("plan", overrides, as_json, debug, directory, versioned=False, price_per_hour=price_per_hour)
+
+
+@app.command()
+def preview(
+    num_sources: Annotated[int, typer.Option("-n", "--num-sources", min=1, help="How many source images.")] = 8,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for preview.png and .html.")] = PREVIEW,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Make variants of a few selected images at every strength, and show them in a grid; the pool stays as it is.
+
+    Example: `gdacli preview -n 8 -S generate.guidance_scale=2`
+    """
+    _run_stage("preview", overrides, as_json, debug, directory, versioned=False, num_sources=num_sources, output=output)
+
+
+@app.command()
 def generate(
-    overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make part I of N alone (a SLURM array); then --merge.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Publish what the parts have made; make nothing.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
 ) -> None:
     """Make the pool: every synthetic image that the compared arms need, each once; images made before are reused.
 
     Example: `gdacli generate -S generate.guidance_scale=2`
     """
-    _run_stage("generate", overrides, as_json, debug, directory)
+    if part is not None and merge:
+        raise typer.BadParameter("--part and --merge exclude each other")
+    _run_stage("generate", overrides, as_json, debug, directory, part=_part(part), merge=merge)
+
+
+@app.command()
+def regenerate(
+    key: Annotated[str, typer.Option(help="Key of an image of the pool, such as cat-1_s0500_v0.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the image to this file.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Make one image of the pool again from what its manifest says, and compare it with the one in the shard.
+
+    Example: `gdacli regenerate --key cat-1_s0500_v0 -o cat.png`
+    """
+    _run_stage("regenerate", None, as_json, debug, directory, versioned=False, key=key, output=output)
 
 
 @app.command()
@@ -241,11 +298,21 @@ def _run_stage(
             _check_version(name, stage.VERSION, params.versions)
         start = time.monotonic()
         result = stage.run(params, **arguments)
-        if versioned:
+        if versioned and "part" not in result:
             _write_metrics(name, result, time.monotonic() - start)
         _show(result, stage.summary, as_json)
 
     _guard(work, debug)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    """Read `3/16`."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter(f"--part {text}: expected I/N with 1 <= I <= N, such as 3/16")
+    return int(number), int(count)
 
 
 def _enter(directory: Path) -> None:

@@ -15,6 +15,6 @@ def set_up(device: str, threads: int) -> torch.device:
     torch.use_deterministic_algorithms(True, warn_only=True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise GdaError("compute.device: found cuda, but no GPU is there; allowed: auto, cpu")
     return torch.device(device)

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps
 Resize = Literal["crop", "squash", "pad"]
 Format = Literal["png", "webp", "jpg"]
 
+ENCODING = 1
+"""Raise it when the same pixels get other bytes: an image's identity holds it."""
+
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 """The formats that are stored as they came, with the extension that they get in a shard."""
 

@@ -42,9 +42,13 @@ class ConvNet(nn.Module):
         self.num_features = channels
         self.head = nn.Linear(channels, num_classes)
 
+    def embed(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 1] => what the last layer sees, [N, D]."""
+        return self.features(x_NCHW).mean(dim=(2, 3))
+
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] in [0, 1] => logits [N, C]."""
-        return self.head(self.features(x_NCHW).mean(dim=(2, 3)))
+        return self.head(self.embed(x_NCHW))
 
 
 class PreActBlock(nn.Module):
@@ -89,9 +93,13 @@ class PreActResNet18(nn.Module):
         self.num_features = channels
         self.head = nn.Linear(channels, num_classes)
 
+    def embed(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] in [0, 1] => what the last layer sees, [N, D]."""
+        return F.relu(self.norm(self.blocks(self.stem(x_NCHW)))).mean(dim=(2, 3))
+
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] in [0, 1] => logits [N, C]."""
-        return self.head(F.relu(self.norm(self.blocks(self.stem(x_NCHW)))).mean(dim=(2, 3)))
+        return self.head(self.embed(x_NCHW))
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"convnet": ConvNet, "preact_resnet18": PreActResNet18}
@@ -144,6 +152,16 @@ def load_checkpoint(folder: Path) -> nn.Module:
     model = create_model(config["architecture"], config["num_classes"], config["model_args"], seed=0)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
+
+
+def unit_features(model: nn.Module, x_NCHW: torch.Tensor) -> torch.Tensor:
+    """[N, 3, H, W] in [0, 1] => what the model's last layer sees, float32 [N, D], each row of length 1."""
+    if isinstance(model, ConvNet | PreActResNet18):
+        features = model.embed(x_NCHW)
+    else:
+        timm_model: Any = model
+        features = timm_model.forward_head(timm_model.forward_features(x_NCHW), pre_logits=True)
+    return F.normalize(features.float().flatten(1), dim=1)
 
 
 def timm_config(

@@ -15,6 +15,8 @@ METRICS = DATA / "metrics"
 PLOTS = DATA / "plots"
 REJECTS = Path("rejects.csv")
 DROPPED = SYNTHETIC / "dropped.csv"
+PREVIEW = DATA / "preview"
+LATEST = PREVIEW / "latest.png"
 
 
 def mix_file(arm: str) -> Path:

@@ -1,27 +1,18 @@
-"""The pool of synthetic images: what each shard holds, what identifies an image, and making the missing ones."""
+"""The pool of synthetic images: what each shard holds, what identifies an image, and who makes which shard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from gdacli.arms import PoolPlan, sampled_key, synthetic_key
-from gdacli.images import encode_png
+from gdacli.arms import Arm, PoolPlan, plan_pool, sampled_key, selected, synthetic_key
+from gdacli.prepared import Prepared
 from gdacli.rng import derive_seed, digest
-from gdacli.shards import Sample
-
-if TYPE_CHECKING:
-    import torch
-
-    from gdacli.generators import Generator
 
 SAMPLED_SHARD_SIZE = 1000
-EXTENSION = "png"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,9 @@ class Request:
     """In thousandths."""
     variant: int
     source_key: str
-    """Empty for an image without a source."""
+    """Empty for an image without a source, as are the hash of the source's bytes and its shard."""
+    source_sha256: str
+    source_shard: str
 
 
 @dataclass(frozen=True)
@@ -49,9 +42,61 @@ class ShardRequest:
     requests: list[Request]
 
     @property
+    def work(self) -> int:
+        """How long it takes, in some unit."""
+        return len(self.requests) * self.strength
+
+    @property
     def identities(self) -> list[str]:
         """The identities of the images, in order."""
         return [request.identity for request in self.requests]
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """The whole pool that some arms need."""
+
+    shards: list[ShardRequest]
+    chosen: dict[str, np.ndarray]
+    """Per arm which source images it augments, bool [N]."""
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return sum(len(shard.requests) for shard in self.shards)
+
+
+def request_pool(
+    prepared: Prepared,
+    strategies: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    arms: Mapping[str, Arm],
+    all_arms: Mapping[str, Arm],
+    *,
+    settings: str,
+    seed: int,
+) -> PoolRequest:
+    """Return what the arms need.
+
+    Args:
+        prepared: the source images.
+        strategies: of `prepared.read_strategies`.
+        arms: those to serve.
+        all_arms: to look up `like`.
+        settings, seed: see `plan_shards`.
+    """
+    index = prepared.train_index()
+    chosen = {name: selected(arm, all_arms, strategies, index["label"]) for name, arm in arms.items()}
+    shards = plan_shards(
+        plan_pool(arms, chosen, len(index["label"])),
+        keys=index["key"],
+        labels=index["label"],
+        source_shards=index["shard"],
+        source_sha256=index["sha256"],
+        class_names=prepared.class_names,
+        settings=settings,
+        seed=seed,
+    )
+    return PoolRequest(list(shards), chosen)
 
 
 def plan_shards(
@@ -85,7 +130,9 @@ def plan_shards(
                     own = derive_seed(seed, key, strength, variant)
                     identity = digest(settings, source_sha256[row], label, class_names[label], strength, own)
                     name = synthetic_key(key, strength, variant)
-                    requests.append(Request(name, label, own, identity, strength, variant, key))
+                    requests.append(
+                        Request(name, label, own, identity, strength, variant, key, source_sha256[row], shard)
+                    )
             if requests:
                 yield ShardRequest(shard.replace("train-", f"train-s{strength:04d}-"), shard, strength, requests)
     for number, start in enumerate(range(0, plan.num_sampled, SAMPLED_SHARD_SIZE)):
@@ -93,91 +140,43 @@ def plan_shards(
         for index in range(start, min(start + SAMPLED_SHARD_SIZE, plan.num_sampled)):
             label, own = index % len(class_names), derive_seed(seed, "sampled", index)
             identity = digest(settings, "sampled", label, class_names[label], own)
-            requests.append(Request(sampled_key(index), label, own, identity, 1000, 0, ""))
+            requests.append(Request(sampled_key(index), label, own, identity, 1000, 0, "", "", ""))
         yield ShardRequest(f"train-sampled-{number:06d}.tar", None, 1000, requests)
 
 
-def encode_sources(generator: Generator, images: dict[str, np.ndarray], batch_size: int) -> dict[str, torch.Tensor]:
-    """Encode source images in batches of `batch_size`, the last one filled up with repeats.
+def split_among(shards: Sequence[ShardRequest], count: int) -> list[list[ShardRequest]]:
+    """Divide shards into `count` parts of about equal work (images times strength), the same ones whatever the order.
 
-    Args:
-        generator: of a backend.
-        images: source key -> uint8 [3, H, W].
-        batch_size: B, as for `make_images`.
-
-    Returns:
-        source key -> latent, float32, without the batch dimension.
+    Longest first, each to the part with the least work so far.
     """
-    import torch
+    parts: list[list[ShardRequest]] = [[] for _ in range(count)]
+    work = [0] * count
+    for shard in sorted(shards, key=lambda each: (-each.work, each.name)):
+        least = work.index(min(work))
+        parts[least].append(shard)
+        work[least] += shard.work
+    return parts
 
-    latents: dict[str, torch.Tensor] = {}
-    for batch in _padded(list(images), batch_size):
-        encoded = generator.encode(torch.from_numpy(np.stack([images[key] for key in batch])))
-        latents |= dict(zip(batch, encoded, strict=True))
-    return latents
 
+def tasks_for(shards: Sequence[ShardRequest], workers: int) -> list[list[ShardRequest]]:
+    """Group shards into what one worker does in a go, the longest first.
 
-def make_images(
-    generator: Generator,
-    requests: Sequence[Request],
-    latents: dict[str, torch.Tensor],
-    batch_size: int,
-    on_images: Callable[[int], None],
-) -> Iterator[tuple[Request, bytes]]:
-    """Make the images of one strength, encoded as PNG, in the order of the requests.
-
-    Every batch has `batch_size` rows, the last one filled up with repeats. With a constant shape of 16 rows a thread,
-    or a multiple (`params.Params` sees to it), an image's bits depend neither on its neighbours nor on its place in
-    the batch (tests/test_generators.py), so that what a shard needs is packed densely.
-
-    Args:
-        generator: of a backend.
-        requests: of one strength; all with a source or all without.
-        latents: of `encode_sources`; empty for sampled images.
-        batch_size: B.
-        on_images: called with the number of images made after each batch.
+    All strengths of a source shard go together, so that its images are encoded once; where there are fewer source
+    shards than workers, each shard goes alone.
     """
-    import torch
-
-    for start, padded in zip(range(0, len(requests), batch_size), _padded(requests, batch_size), strict=True):
-        labels = torch.tensor([request.label for request in padded])
-        seeds = [request.seed for request in padded]
-        if latents:
-            sources = torch.stack([latents[request.source_key] for request in padded])
-            made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
-        else:
-            made = generator.sample(labels, seeds)
-        batch = requests[start : start + batch_size]
-        for request, image in zip(batch, made.cpu().numpy(), strict=False):
-            yield request, encode_png(image)
-        on_images(len(batch))
+    groups: dict[str, list[ShardRequest]] = {}
+    for shard in shards:
+        groups.setdefault(shard.source_shard or shard.name, []).append(shard)
+    tasks = list(groups.values()) if len(groups) >= workers else [[shard] for shard in shards]
+    return sorted(tasks, key=lambda task: -sum(shard.work for shard in task)) if workers > 1 else tasks
 
 
-def _padded(items: Sequence[T], batch_size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), batch_size):
-        batch = list(items[start : start + batch_size])
-        yield batch + batch[-1:] * (batch_size - len(batch))
-
-
-def to_sample(request: Request, image: bytes, class_name: str, described: dict[str, Any]) -> Sample:
-    """Return the pool's sample of a request, with its provenance; every sample has the same keys."""
-    meta = {
-        "source_key": request.source_key,
-        "class_name": class_name,
-        "seed": request.seed,
-        "strength": request.strength / 1000,
-        "variant": request.variant,
-        "synthetic": True,
-        **described,
-    }
-    return Sample(request.key, request.label, image, EXTENSION, meta)
-
-
-def dataset_card(class_names: Sequence[str], meta: dict[str, Any]) -> str:
+def dataset_card(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> str:
     """Return the README.md by which `datasets.load_dataset(folder)` finds columns, types and class names.
 
     Args:
         class_names: in the order of the labels.
+        extension: of the images.
         meta: the json of any sample.
     """
     import yaml
@@ -187,7 +186,7 @@ def dataset_card(class_names: Sequence[str], meta: dict[str, Any]) -> str:
     features = [
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
-        {"name": EXTENSION, "dtype": "image"},
+        {"name": extension, "dtype": "image"},
         {"name": "cls", "dtype": {"class_label": {"names": names}}},
         {"name": "json", "struct": [{"name": key, "dtype": dtypes[type(meta[key])]} for key in sorted(meta)]},
     ]

@@ -2,6 +2,8 @@
 
 import re
 
+DEFAULT_PROMPT = "a photo of {class_name}"
+
 
 def readable(class_name: str) -> str:
     """Turn a class name into words for a prompt: underscores, dashes and camel case become spaces.

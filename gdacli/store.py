@@ -5,8 +5,11 @@ DVC deletes a stage's outputs before it runs; what lies here survives that, kill
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,114 +17,223 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from gdacli.artifacts import new_file, read_json, sha256_file, write_json
+from gdacli.artifacts import TEMPORARY_PREFIX, new_file, sha256_bytes
 from gdacli.console import say
+from gdacli.errors import GdaError
 from gdacli.rng import combine
 from gdacli.shards import Sample, Shard, read_shard, write_shard
 
 ENVIRONMENT_VARIABLE = "GDACLI_WORK"
 
+Environment = dict[str, str]
+"""Where images were made: device, machine, library versions."""
 
-def work_directory() -> Path:
-    """Return `$GDACLI_WORK`, or `gdacli` in the user's cache directory."""
-    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or user_cache_path("gdacli"))
+
+def work_location() -> str:
+    """Return `$GDACLI_WORK`, a folder or an fsspec URL (`s3://bucket/work`), or `gdacli` in the user's cache."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or str(user_cache_path("gdacli"))
+
+
+def open_location(location: str) -> Path:
+    """Return a local folder as an absolute `Path`, an fsspec URL as a `UPath`, which reads like one.
+
+    Raises:
+        GdaError: the protocol is unknown or needs a package that is not installed.
+    """
+    if "://" not in location:
+        return Path(location).expanduser().absolute()
+    from upath import UPath
+
+    try:
+        path: Any = UPath(location)
+        _ = path.fs
+    except (ImportError, ValueError) as error:
+        raise GdaError(f"{location}: cannot be opened ({error}): install what it names, or use a folder") from error
+    return path
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A finished shard of the store."""
+class Taken:
+    """A sample that was made before, and what scored it."""
 
-    path: Path
-    shard: Shard
-    environments: list[dict[str, str]]
-    """Where its images were made: device kind, library versions."""
+    sample: Sample
+    scoring: str
 
 
 class ImageStore:
     """Finished shards of images made with the same settings, found by what they hold.
 
-    An image's identity is the hash of all that determines it. Each shard lies under the hash of its identities, in
-    order, with a JSON file beside it, written after it: a shard without one is unfinished and is never read.
+    An image's identity is the hash of all that determines it; `scoring` is the hash of what scored it. Each shard lies
+    under the hash of its identities, in order, and the scoring, with a listing beside it that is written after it: a
+    shard without one is unfinished and is never read. A listing begins with the hash of the rest.
     """
 
-    def __init__(self, settings: str) -> None:
-        self._folder = work_directory() / "images" / settings[:32]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._holder: dict[str, Path] = {}
+    def __init__(self, location: str, settings: str) -> None:
+        self.folder = open_location(location) / "images" / settings[:32]
+        self._listings: dict[Path, dict[str, Any]] | None = None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator["ImageStore"]:
-        """Hold the store for this process, after another one that holds it, and see what it has."""
-        with (self._folder / "lock").open("w") as file:
+    def locked(self, shared: bool = False) -> Iterator[None]:
+        """Hold the store for this process, after another one that holds it.
+
+        Args:
+            shared: with others that share it: the parts of one run. Places that are no local folder have no locks;
+                there two runs may make an image twice, with the same bytes.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not _is_local(self.folder):
+            yield
+            return
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        with (self.folder / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"another gdacli generates with these settings ({self._folder}); waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for listing in sorted(self._folder.glob("*.json")):
-                self._holder |= dict.fromkeys(read_json(listing)["identities"], listing)
-            yield self
+                say(f"another gdacli generates with these settings ({self.folder}); waiting for it")
+                fcntl.flock(file, kind)
+            if not shared:
+                for left in self.folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed
+                    left.unlink(missing_ok=True)
+            yield
 
-    def find(self, identities: Sequence[str]) -> Stored | None:
-        """Return the finished shard of exactly these images in this order, None if there is none or it is damaged."""
-        listing = self._listing(identities)
-        return self._read(listing) if listing.exists() else None
+    def holds(self, identities: Sequence[str], scoring: str) -> bool:
+        """Say if a finished shard of exactly these images in this order is there; its bytes are not read."""
+        listing = self._path(identities, scoring)
+        return self._read(listing) is not None and listing.with_suffix(".tar").exists()
 
-    def take(self, identities: Iterable[str]) -> tuple[dict[str, Sample], list[dict[str, str]]]:
+    def known(self) -> set[str]:
+        """Return the identities of all images that finished shards list."""
+        return {identity for content in self._all().values() for identity in content["identities"]}
+
+    def fetch(self, identities: Sequence[str], scoring: str, path: Path) -> tuple[Shard, list[Environment]] | None:
+        """Copy a finished shard to `path`; never a hard link, which DVC's cache would make read-only in both places.
+
+        Returns:
+            the shard and where its images were made; None if it is missing or damaged, which is said.
+        """
+        listing = self._path(identities, scoring)
+        content = self._read(listing)
+        if content is None:
+            return None
+        try:
+            with new_file(path) as temporary:
+                _copy(listing, content, temporary)
+        except (_DamagedError, FileNotFoundError):
+            self._damaged(listing)
+            return None
+        return Shard(path.name, content["sha256"], content["count"]), content["environments"]
+
+    def take(self, identities: Iterable[str]) -> tuple[dict[str, Taken], list[Environment]]:
         """Return the samples, by identity, of all the images that some shard holds, and where those were made."""
+        holder = {each: path for path, content in self._all().items() for each in content["identities"]}
         wanted: dict[Path, set[str]] = {}
         for identity in identities:
-            if identity in self._holder:
-                wanted.setdefault(self._holder[identity], set()).add(identity)
-        found: dict[str, Sample] = {}
-        environments: list[dict[str, str]] = []
+            if identity in holder:
+                wanted.setdefault(holder[identity], set()).add(identity)
+        found: dict[str, Taken] = {}
+        environments: list[Environment] = []
         for listing, held in wanted.items():
-            stored = self._read(listing)
-            if stored is None:
-                continue
-            for identity, sample in zip(read_json(listing)["identities"], read_shard(stored.path), strict=True):
-                if identity in held:
-                    found[identity] = sample
-            environments += stored.environments
+            content = self._all()[listing]
+            with tempfile.TemporaryDirectory() as scratch:
+                copy = Path(scratch) / "shard.tar"
+                try:
+                    _copy(listing, content, copy)
+                except (_DamagedError, FileNotFoundError):
+                    self._damaged(listing)
+                    continue
+                for identity, sample in zip(content["identities"], read_shard(copy), strict=True):
+                    if identity in held:
+                        found[identity] = Taken(sample, content["scoring"])
+            environments += content["environments"]
         return found, environments
 
     def put(
-        self, identities: Sequence[str], samples: Iterable[Sample], environments: Sequence[dict[str, str]]
-    ) -> Stored:
+        self,
+        identities: Sequence[str],
+        scoring: str,
+        samples: Iterable[Sample],
+        environments: Iterable[Environment],
+    ) -> None:
         """Keep a finished shard; shards whose images it all holds are dropped."""
-        listing = self._listing(identities)
+        listing = self._path(identities, scoring)
         path = listing.with_suffix(".tar")
-        shard = write_shard(path, samples)
-        unique = [dict(items) for items in sorted({tuple(sorted(each.items())) for each in environments})]
-        content: dict[str, Any] = {"sha256": shard.sha256, "count": shard.count, "environments": unique}
-        write_json(listing, {**content, "identities": list(identities)})
-        replaced = {self._holder[identity] for identity in identities if identity in self._holder} - {listing}
-        self._holder |= dict.fromkeys(identities, listing)
-        for old in replaced:
-            if all(self._holder.get(identity) == listing for identity in read_json(old)["identities"]):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if _is_local(path):
+            shard = write_shard(path, samples)
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                shard = write_shard(Path(scratch) / path.name, samples)
+                _upload(Path(scratch) / path.name, path)
+        content = {
+            "sha256": shard.sha256,
+            "count": shard.count,
+            "scoring": scoring,
+            "environments": [dict(items) for items in sorted({tuple(sorted(each.items())) for each in environments})],
+            "identities": list(identities),
+        }
+        text = json.dumps(content)
+        _write(listing, f"{sha256_bytes(text.encode())}\n{text}")
+        for old, held in list(self._all().items()):
+            if old != listing and set(held["identities"]) <= set(identities):
                 self._drop(old)
-        return Stored(path, shard, unique)
+        self._all()[listing] = content
 
-    def _listing(self, identities: Sequence[str]) -> Path:
-        return self._folder / f"{combine(identities)[:32]}.json"
+    def _path(self, identities: Sequence[str], scoring: str) -> Path:
+        return self.folder / f"{combine([*identities, scoring])[:32]}.listing"
 
-    def _read(self, listing: Path) -> Stored | None:
-        content = read_json(listing)
-        path = listing.with_suffix(".tar")
-        if not path.exists() or sha256_file(path) != content["sha256"]:
-            say(f"warning: {path} is damaged; its images are made again")
-            self._drop(listing)
+    def _all(self) -> dict[Path, dict[str, Any]]:
+        if self._listings is None:
+            read = {path: self._read(path) for path in sorted(self.folder.glob("*.listing"))}
+            self._listings = {path: content for path, content in read.items() if content is not None}
+        return self._listings
+
+    def _read(self, listing: Path) -> dict[str, Any] | None:
+        try:
+            digest, _, text = listing.read_bytes().partition(b"\n")
+        except FileNotFoundError:
             return None
-        return Stored(path, Shard(path.name, content["sha256"], content["count"]), content["environments"])
+        if sha256_bytes(text).encode() != digest:
+            self._damaged(listing)
+            return None
+        return json.loads(text)
+
+    def _damaged(self, listing: Path) -> None:
+        say(f"warning: {listing.with_suffix('.tar')} or its listing is damaged; its images are made again")
+        self._drop(listing)
 
     def _drop(self, listing: Path) -> None:
-        self._holder = {identity: path for identity, path in self._holder.items() if path != listing}
+        if self._listings is not None:
+            self._listings.pop(listing, None)
         listing.unlink(missing_ok=True)
         listing.with_suffix(".tar").unlink(missing_ok=True)
 
 
-def publish(stored: Stored, path: Path) -> Shard:
-    """Copy a finished shard to `path`; never a hard link, which DVC's cache would make read-only in both places."""
-    with new_file(path) as temporary:
-        shutil.copyfile(stored.path, temporary)
-    return Shard(path.name, stored.shard.sha256, stored.shard.count)
+class _DamagedError(Exception):
+    """A shard has other bytes than its listing says."""
+
+
+def _copy(listing: Path, content: dict[str, Any], target: Path) -> None:
+    digest = hashlib.sha256()
+    with listing.with_suffix(".tar").open("rb") as source, target.open("wb") as file:
+        while block := source.read(1 << 20):
+            digest.update(block)
+            file.write(block)
+    if digest.hexdigest() != content["sha256"]:
+        raise _DamagedError
+
+
+def _is_local(path: Path) -> bool:
+    return type(path) in (type(Path()), Path)
+
+
+def _upload(file: Path, target: Path) -> None:
+    with file.open("rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def _write(path: Path, text: str) -> None:
+    if _is_local(path):
+        with new_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    else:
+        path.write_text(text, encoding="utf-8")

@@ -15,11 +15,11 @@ class TableWriter:
 
     Args:
         path: the file; not atomic, for use in a folder that is.
-        columns: name -> `str` or `int`.
+        columns: name -> `str`, `int`, `float` or `bool`.
     """
 
     def __init__(self, path: Path, columns: dict[str, type]) -> None:
-        kinds = {str: pa.string(), int: pa.int64()}
+        kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
         self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 

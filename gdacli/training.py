@@ -114,11 +114,19 @@ def train_classifier(
         on_epoch(Epoch(epoch, update, images_seen, rate, loss_sum.item() / seen, 100 * wrong.item() / seen))
 
 
-def predict(model: nn.Module, images: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
-    """Return the logits, float32 [N, C] on the CPU, of images uint8 [N, 3, H, W], without augmentation."""
+def predict(
+    model: nn.Module,
+    images: torch.Tensor,
+    batch_size: int = 256,
+    output: Callable[[nn.Module, torch.Tensor], torch.Tensor] = lambda model, x: model(x),
+) -> torch.Tensor:
+    """Return the logits, float32 [N, C] on the CPU, of images uint8 [N, 3, H, W], without augmentation.
+
+    `output` takes something else from the model, such as `models.unit_features`.
+    """
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model(part.float() / 255).float().cpu() for part in images.split(batch_size)])
+        return torch.cat([output(model, part.float() / 255).float().cpu() for part in images.split(batch_size)])
 
 
 def _batches(order: torch.Tensor, batch_size: int, count: int) -> Iterator[torch.Tensor]:

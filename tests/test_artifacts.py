@@ -50,3 +50,14 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{half")
     with pytest.raises(GdaError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_what_a_killed_process_left_of_a_folder_is_swept_away(tmp_path):
+    (tmp_path / ".tmp-pool-0123abcd").mkdir()
+    (tmp_path / ".tmp-pool-0123abcd" / "half").touch()
+    others = [tmp_path / name for name in (".tmp-pool-2-0123abcd", ".tmp-mypool-0123abcd", "pool-0123abcd")]
+    for other in others:
+        other.mkdir()
+    with new_directory(tmp_path / "pool") as folder:
+        (folder / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["pool", *(other.name for other in others)])

@@ -14,7 +14,10 @@ from conftest import Project, invoke
 from gdacli import __version__
 
 GDACLI = [sys.executable, "-m", "gdacli"]
-COMMANDS = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate", "clean", "verify", "init")
+COMMANDS = (
+    "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
+    "clean", "verify", "init",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -135,11 +138,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(project, comman
 def test_versions_of_a_project_are_checked_and_taken_over(project):
     text = (project.folder / "params.yaml").read_text()
     (project.folder / "params.yaml").write_text(text + "# mine\nversions:\n  prepare: 0\n  probe: 1\n")
-    assert "versions.prepare: found 0, this gdacli's prepare is version 1" in project("prepare").error
+    assert "versions.prepare: found 0, this gdacli's prepare is version 2" in project("prepare").error
     outcome = invoke("init", str(project.folder), "--update")
     assert outcome.code == 0
-    assert outcome.stdout.startswith("updated: prepare, select")
-    assert "# mine\nversions:\n  prepare: 1\n" in (project.folder / "params.yaml").read_text()
+    assert outcome.stdout.startswith("updated: prepare, probe, select")
+    assert "# mine\nversions:\n  prepare: 2\n" in (project.folder / "params.yaml").read_text()
     assert project("prepare").code == 0
     assert "nothing" in invoke("init", str(project.folder), "--update").stdout
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import invoke, write_folder
+from conftest import Project, invoke, write_folder
 from test_cli import COMMANDS
 
-from gdacli.params import ArmParams, Compare, load_params
+from gdacli.params import load_params
+from gdacli.scores import CLIP_SCORE, SCORES
+from gdacli.sections import ArmParams, Compare, Generate
 from gdacli.selection import STRATEGIES
+from gdacli.tables import read_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,6 +46,9 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
             assert outcome.code == 0, outcome.stderr
             monkeypatch.chdir(tmp_path / "shoes")
             ran.append(command)
+        elif command.startswith("gdacli verify"):
+            assert "found no artifact to verify" in invoke(*shlex.split(command)[1:]).error
+            ran.append(command)
         elif command.startswith(("gdacli prepare", "gdacli clean")):
             assert invoke(*shlex.split(command)[1:]).code == 0
             ran.append(command)
@@ -55,7 +61,7 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
         else:
             set_up = "make install && . .venv/bin/activate && cd .."
             assert command in ("make demo", "make test", set_up, "cd shoes", "dvc repro")
-    assert len(ran) == 5
+    assert len(ran) == 8
 
 
 def test_the_readme_lists_every_stage_and_links_to_files_that_exist():
@@ -92,3 +98,24 @@ def test_the_demos_parameters_are_valid():
     params = load_params(ROOT)
     assert params.data.source == "digits"
     assert len(params.compare.seeds) >= 3
+
+
+def test_the_commands_of_the_generation_page_run(tmp_path, shapes, monkeypatch):
+    project = Project(tmp_path / "project")
+    project.folder.mkdir()
+    project.write(data={"source": str(shapes), "shard_size": 10})
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "work"))
+    project.ok("prepare", "probe", "select", "fit", "generate")
+    key = read_table(project.folder / "data/synthetic/index.parquet")["key"][0]
+    ran = commands(ROOT / "docs/generation.md")
+    assert {command.split()[1] for command in ran} == {"plan", "preview", "verify", "generate", "regenerate"}
+    for command in ran:
+        arguments = [key if word == "KEY" else word for word in shlex.split(command)[1:]]
+        project.ok(shlex.join(arguments))
+
+
+def test_the_filter_page_is_right():
+    text = (ROOT / "docs/quality.md").read_text()
+    example = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    Generate.model_validate(example["generate"])
+    assert all(f"`{score}`" in text for score in [*SCORES, CLIP_SCORE])

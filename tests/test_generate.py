@@ -9,6 +9,7 @@ import pytest
 from conftest import Project
 
 from gdacli.artifacts import sha256_file
+from gdacli.images import decode_array
 from gdacli.shards import read_shard
 from gdacli.tables import read_table
 
@@ -35,6 +36,11 @@ def generate(project: Project, *options: str) -> dict:
     return json.loads(outcome.stdout)
 
 
+def images(project: Project) -> dict[str, tuple[bytes, dict]]:
+    folder = project.folder / "data/synthetic"
+    return {each.key: (each.image, each.meta) for path in sorted(folder.glob("*.tar")) for each in read_shard(path)}
+
+
 def shards(project: Project) -> dict[str, str]:
     folder = project.folder / "data/synthetic"
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.tar"))}
@@ -57,6 +63,13 @@ def test_the_pool_holds_what_the_arms_need_with_its_provenance(ready):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {shard["name"]: shard["sha256"] for shard in manifest["shards"]} == shards(ready)
     assert {environment["device"] for environment in manifest["environments"]} == {"cpu"}
+    assert manifest["dropped"] == {}
+    assert (folder / "dropped.csv").read_text().splitlines()[0].startswith("key,reason,confidence,")
+    for sample in samples:
+        assert 0 <= sample.meta["confidence"] <= 1
+        assert sample.meta["nearest_key"] != sample.meta["source_key"]
+        assert 0 <= sample.meta["source_distance"] <= 2 if sample.meta["source_key"] else True
+        assert sample.meta["source_distance"] == -1 if not sample.meta["source_key"] else True
     index = read_table(folder / "index.parquet")
     assert sorted(index["key"]) == sorted(sample.key for sample in samples)
     assert len(set(index["identity"])) == len(samples)
@@ -97,20 +110,150 @@ def test_a_grown_pool_has_the_bytes_of_one_made_at_once(ready, tmp_path, monkeyp
     grown = generate(ready, "-S", "compare.arms=[targeted, random, flood]")
     assert grown["run"]["reused"] == 5
     grown_shards = shards(ready)
+    shutil.rmtree(ready.folder / "data/synthetic")
     monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "elsewhere"))
     assert generate(ready, "-S", "compare.arms=[targeted, random, flood]")["run"]["reused"] == 0
     assert shards(ready) == grown_shards
 
 
-def test_damage_in_the_work_directory_is_mended(ready, tmp_path):
+@pytest.mark.parametrize("kind", ["tar", "listing"])
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_damage_in_the_work_directory_is_named_and_mended(ready, tmp_path, kind, damage):
     first, before = generate(ready), shards(ready)
-    damaged = sorted((tmp_path / "work").rglob("*.tar"))[0]
+    shutil.rmtree(ready.folder / "data/synthetic")  # else its images are taken
+    damaged = sorted((tmp_path / "work").rglob(f"*.{kind}"))[0]
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 4
-    damaged.write_bytes(content)
-    again = generate(ready)
-    assert 0 < again["run"]["made"] < first["num_images"]
+    damaged.write_bytes(content if damage == "flip" else content[:-9])
+    outcome = ready("generate", "--json")
+    assert 0 < json.loads(outcome.stdout)["run"]["made"] < first["num_images"]
+    assert f"{damaged.with_suffix('.tar')} or its listing is damaged" in outcome.stderr
     assert shards(ready) == before
+
+
+def test_another_probe_scores_the_images_again_and_makes_none(ready):
+    generate(ready)
+    before = images(ready)
+    ready.ok("probe -S probe.seed=3")
+    assert generate(ready)["run"]["made"] == 0
+    after = images(ready)
+    assert {key: image for key, (image, _) in after.items()} == {key: image for key, (image, _) in before.items()}
+    assert all(after[key][1]["confidence"] != before[key][1]["confidence"] for key in before)
+    rescored = shards(ready)
+    shutil.rmtree(ready.folder / "data/synthetic")
+    assert generate(ready)["run"]["made"] == 0
+    assert shards(ready) == rescored
+
+
+def test_two_workers_give_the_bytes_of_one(ready, tmp_path, monkeypatch):
+    one = generate(ready)
+    before = shards(ready)
+    shutil.rmtree(ready.folder / "data/synthetic")
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "elsewhere"))
+    two = generate(ready, "-S", "generate.workers=2")
+    assert two["run"] == one["run"]
+    assert shards(ready) == before
+
+
+def test_parts_made_in_any_order_give_the_bytes_of_one_run(ready, tmp_path, monkeypatch):
+    generate(ready)
+    before, metrics = shards(ready), (ready.folder / "data/metrics/generate.json").read_text()
+    shutil.rmtree(ready.folder / "data/synthetic")
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "elsewhere"))
+    third = generate(ready, "--part", "3/3")
+    assert not (ready.folder / "data/synthetic").exists()
+    assert third["run"]["made"] == third["num_images"] > 0
+    error = ready("generate", "--merge").error
+    assert "of 4 shards are not made yet (first: train-s" in error
+    assert generate(ready, "--part", "1/3")["run"]["made"] > 0
+    assert generate(ready, "--part", "2/3")["run"]["made"] > 0
+    assert generate(ready, "--merge")["run"]["made"] == 0
+    assert shards(ready) == before
+    assert (ready.folder / "data/metrics/generate.json").read_text() == metrics
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "x", "3", "1/0"])
+def test_a_part_that_cannot_be_is_a_usage_error(ready, part):
+    outcome = ready("generate", "--part", part)
+    assert outcome.code == 2
+    assert "expected I/N with 1 <= I <= N" in outcome.stderr
+
+
+def test_a_pool_elsewhere_is_reused_and_its_damage_named(ready, tmp_path, monkeypatch):
+    first = generate(ready)
+    before = shards(ready)
+    shutil.move(ready.folder / "data/synthetic", tmp_path / "pool")
+    reuse = f"generate.reuse=['{tmp_path / 'pool'}']"
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "second"))
+    assert generate(ready, "-S", reuse)["run"] == {"made": 0, "reused": first["num_images"]}
+    assert shards(ready) == before
+    shutil.rmtree(ready.folder / "data/synthetic")
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "third"))
+    damaged = tmp_path / "pool/train-s0500-000000.tar"
+    content = bytearray(damaged.read_bytes())
+    content[content.index(b"IDAT") + 9] ^= 1
+    damaged.write_bytes(content)
+    outcome = ready("generate", "--json", "-S", reuse)
+    assert f"{damaged} is missing or damaged" in outcome.stderr
+    assert 0 < json.loads(outcome.stdout)["run"]["made"] < first["num_images"]
+    assert shards(ready) == before
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "fourth"))
+    for name in ("manifest.json", "index.parquet"):
+        content = bytearray((tmp_path / "pool" / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "pool" / name).write_bytes(content)
+        shutil.rmtree(ready.folder / "data/synthetic", ignore_errors=True)
+        assert f"{name} is missing or damaged" in ready("generate", "-S", reuse).error
+    nothing = f"generate.reuse=['{tmp_path / 'nothing'}']"
+    assert (
+        "no pool of images (SHA256SUMS is missing)" in ready("generate", "-S", nothing, "-S", "generate.seed=9").error
+    )
+
+
+def test_the_pool_in_place_is_reused_when_the_work_directory_is_new(ready, tmp_path, monkeypatch):
+    first, before = generate(ready), shards(ready)
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "new"))
+    assert generate(ready)["run"] == {"made": 0, "reused": first["num_images"]}
+    assert shards(ready) == before
+
+
+def test_a_filter_drops_with_counts_and_without_making_anything(ready):
+    first = generate(ready)
+    before = images(ready)
+    distances = sorted(meta["source_distance"] for _, meta in before.values() if meta["source_key"])
+    limit = distances[len(distances) // 2]
+    ready.write(
+        data={"source": str(ready.folder), "shard_size": 10},
+        compare={"arms": ["original", "targeted", "flood"]},
+        generate={"filter": {"min_source_distance": limit}},
+    )
+    filtered = generate(ready)
+    kept = images(ready)
+    expected = {key for key, (_, meta) in before.items() if not 0 <= meta["source_distance"] < limit}
+    assert set(kept) == expected
+    assert filtered["run"]["made"] == 0
+    assert filtered["dropped"] == {"min_source_distance": first["num_images"] - len(expected)}
+    manifest = json.loads((ready.folder / "data/synthetic/manifest.json").read_text())
+    assert manifest["dropped"] == filtered["dropped"]
+    rows = (ready.folder / "data/synthetic/dropped.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == set(before) - expected
+    index = read_table(ready.folder / "data/synthetic/index.parquet")
+    assert set(index["key"]) == expected
+    assert f"dropped: {len(rows)} by min_source_distance" in ready("generate").stdout
+    everything = generate(ready, "-S", "generate.filter={min_confidence: 1}")
+    assert everything["num_images"] == 0
+    assert everything["shards"] == 0
+
+
+def test_images_can_be_stored_as_webp_or_jpeg(ready):
+    for kind in ("webp", "jpg"):
+        generate(ready, "-S", f"generate.image_format={kind}")
+        tar = sorted((ready.folder / "data/synthetic").glob("*.tar"))[0]
+        sample = next(read_shard(tar))
+        assert sample.extension == kind
+        assert decode_array(sample.image).shape == (3, 16, 16)
+    card = (ready.folder / "data/synthetic/README.md").read_text()
+    assert "- name: jpg\n    dtype: image" in card
 
 
 def test_a_damaged_source_image_is_noticed_before_it_poisons_the_store(ready):
@@ -154,3 +297,49 @@ def test_a_mix_lists_each_sample_once_with_its_hash(ready):
     digests = dict(zip(pool["key"] + source["key"], pool["sha256"] + source["sha256"], strict=True))
     assert [digests[key] for key in mix["key"]] == mix["sha256"]
     assert set(mix["repeats"].tolist()) == {1}
+
+
+def test_a_clip_score_is_added_and_filtered_by_only_when_asked(ready, tmp_path):
+    from tiny_models import clip
+
+    generate(ready)
+    assert not any("clip_score" in meta for _, meta in images(ready).values())
+    clip(tmp_path / "clip")
+    named = f"generate.clip_model={tmp_path / 'clip'}"
+    assert generate(ready, "-S", named)["run"]["made"] == 0
+    scores = sorted(meta["clip_score"] for _, meta in images(ready).values())
+    assert -1 <= scores[0] < scores[-1] <= 1
+    index = read_table(ready.folder / "data/synthetic/index.parquet")
+    assert sorted(index["clip_score"].tolist()) == scores
+    middle = scores[len(scores) // 2]
+    kept = generate(ready, "-S", named, "-S", f"generate.filter.min_clip_score={middle}")
+    assert kept["dropped"] == {"min_clip_score": sum(score < middle for score in scores)}
+    error = ready("generate", "-S", "generate.filter.min_clip_score=0.1").error
+    assert "filter.min_clip_score needs clip_model" in error
+
+
+def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
+    from tiny_models import stable_diffusion
+
+    model = stable_diffusion(tmp_path / "sd", size=32)
+    named = [part for value in ("backend=text_to_image", f"model={model}") for part in ("-S", f"generate.{value}")]
+    assert "run `gdacli fit` first" in ready("generate", *named).error
+    pinned = ready("fit", *named, "--json")
+    assert pinned.code == 0, pinned.stderr
+    assert json.loads(pinned.stdout)["model"] == str(model)
+    generate(ready, *named)
+    _, meta = next(iter(images(ready).values()))
+    assert meta["prompt"].startswith("a photo of ")
+    assert (meta["backend"], meta["model"]) == ("text_to_image", str(model))
+    weights = model / "unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert generate(ready, *named)["run"]["made"] == 0
+    error = ready("generate", *named, "-S", "generate.seed=3").error
+    assert "has other weights than `gdacli fit` wrote down: run it again" in error
+    error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
+    assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
+    error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error
+    assert "run `hf download nobody/nothing` where there is a network" in error
+    assert "goes with backend: text_to_image" in ready("generate", "-S", "generate.prompt=x").error

@@ -56,6 +56,9 @@ class Runner:
         files = (file for name in ARTIFACTS for file in sorted((data / name).rglob("*")) if file.is_file())
         return {str(file.relative_to(data)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
+    def manifest(self) -> dict:
+        return json.loads((self.folder / "data/synthetic/manifest.json").read_text())
+
     def made(self) -> int:
         return json.loads((self.folder / "data/metrics/runs/generate.json").read_text())["made"]
 
@@ -149,6 +152,24 @@ def test_an_arm_that_needs_more_images_makes_only_those_and_retrains_no_other(ru
     assert json.loads((runner.folder / "data/synthetic/manifest.json").read_text())["num_images"] == before + 5
     assert {name for name in ran if name.startswith("train")} == {"train@flood-0", "train@flood-1"}
     assert "evaluate" in ran
+
+
+def test_a_fresh_clone_takes_the_images_that_dvc_pulled_and_makes_only_new_ones(runner, tmp_path):
+    runner("git", "add", "--all")
+    runner("git", "commit", "--quiet", "-m", "Flood")
+    runner("dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "remote"))
+    runner("git", "commit", "--quiet", "-am", "Add a remote")
+    runner("dvc", "push")
+    before = json.loads((runner.folder / "data/synthetic/manifest.json").read_text())["num_images"]
+    clone = Runner(tmp_path)
+    runner("git", "clone", "--quiet", str(runner.folder), str(clone.folder))
+    clone("dvc", "pull")
+    flood = {"add": "sampled", "num_images": 8, "train": {}}
+    clone.edit(arms={**TINY["arms"], "flood": flood}, compare={"arms": ["original", "targeted", "flood"]})
+    said = clone("dvc", "repro", "generate")
+    assert "Running stage 'generate'" in said
+    assert clone.made() == clone.manifest()["num_images"] - before <= 8, said
+    assert not list((clone.folder / "data").glob(".tmp-*"))
 
 
 def test_leftovers_are_named_and_cleaned(runner):

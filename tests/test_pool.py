@@ -1,11 +1,13 @@
 from typing import Any
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gdacli.arms import PoolPlan
 from gdacli.images import encode_png
-from gdacli.pool import dataset_card, plan_shards, to_sample
-from gdacli.shards import write_shard
+from gdacli.pool import ShardRequest, dataset_card, plan_shards, split_among, tasks_for
+from gdacli.shards import Sample, write_shard
 
 SETTINGS: dict[str, Any] = {"class_names": ["x", "y"], "settings": "abc", "seed": 0}
 
@@ -60,17 +62,18 @@ def test_the_pool_loads_with_class_names_first_time(tmp_path, monkeypatch):
     metas = []
     for shard in shards(PoolPlan({500: np.array([1, 1, 0])}, 2)):
         samples = [
-            to_sample(
-                request,
+            Sample(
+                request.key,
+                request.label,
                 encode_png(np.full((3, 8, 8), 40 * row, np.uint8)),
-                names[request.label],
-                {"backend": "x", "alpha_bar": 0.5, "num_steps": 3},
+                "png",
+                {"backend": "x", "alpha_bar": 0.5, "num_steps": 3, "constant": True},
             )
             for row, request in enumerate(shard.requests)
         ]
         metas += [sample.meta for sample in samples]
         write_shard(pool / shard.name, samples)
-    (pool / "README.md").write_text(dataset_card(names, metas[0]), encoding="utf-8")
+    (pool / "README.md").write_text(dataset_card(names, "png", metas[0]), encoding="utf-8")
     (pool / "manifest.json").write_text("{}")
     (pool / "index.parquet").write_bytes(b"")
     for streaming in (False, True):
@@ -81,3 +84,42 @@ def test_the_pool_loads_with_class_names_first_time(tmp_path, monkeypatch):
         row = found["b_s0500_v0"]
         assert (row["cls"], row["png"].size, row["png"].getpixel((0, 0))) == (1, (8, 8), (40, 40, 40))
         assert row["json"] == metas[1]
+
+
+def some_shards(counts: list[int], num_sampled: int = 1500) -> list[ShardRequest]:
+    plan = PoolPlan({300: np.array([1] * sum(counts)), 800: np.array([1] * sum(counts))}, num_sampled)
+    return shards(
+        plan,
+        keys=[f"k{row}" for row in range(sum(counts))],
+        labels=np.zeros(sum(counts), int),
+        source_shards=[f"train-{number:06d}.tar" for number, count in enumerate(counts) for _ in range(count)],
+        source_sha256=["1"] * sum(counts),
+    )
+
+
+@given(st.lists(st.integers(1, 30), max_size=8), st.integers(1, 20), st.randoms())
+def test_parts_hold_every_shard_once_whatever_the_order(counts, num_parts, random):
+    wanted = some_shards(counts)
+    parts = split_among(wanted, num_parts)
+    assert len(parts) == num_parts
+    assert sorted(shard.name for part in parts for shard in part) == sorted(shard.name for shard in wanted)
+    shuffled = list(wanted)
+    random.shuffle(shuffled)
+    assert split_among(shuffled, num_parts) == parts
+
+
+def test_parts_have_about_equal_work():
+    work = [sum(shard.work for shard in part) for part in split_among(some_shards([10] * 40, 0), 4)]
+    assert max(work) < 1.1 * min(work)
+
+
+@given(st.lists(st.integers(1, 30), max_size=8), st.integers(1, 5))
+def test_tasks_hold_every_shard_once_and_keep_a_source_shard_together_where_there_are_enough(counts, workers):
+    wanted = some_shards(counts)
+    tasks = tasks_for(wanted, workers)
+    assert sorted(shard.name for task in tasks for shard in task) == sorted(shard.name for shard in wanted)
+    sources = {shard.source_shard or shard.name for shard in wanted}
+    if len(sources) >= workers:
+        assert len(tasks) == len(sources)
+    else:
+        assert all(len(task) == 1 for task in tasks)

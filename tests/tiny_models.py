@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 WORDS = ("a", "photo", "of", "disc", "ring", "shape", "square")
 
@@ -18,6 +18,8 @@ def stable_diffusion(
     unet_channels: Sequence[int] = (16, 32),
     vae_channels: Sequence[int] = (8, 8, 8, 8),
     text_width: int = 32,
+    layers_per_block: int = 1,
+    heads: int = 4,
     prediction_type: str = "epsilon",
     seed: int = 0,
 ) -> Path:
@@ -29,6 +31,8 @@ def stable_diffusion(
         unet_channels: per level; every level but the last has cross attention. Multiples of 8.
         vae_channels: per level, multiples of 4.
         text_width: of the text encoder; a multiple of 4.
+        layers_per_block: of the UNet and the VAE.
+        heads: of the UNet's attention (which diffusers calls attention_head_dim); divides the `unet_channels`.
         prediction_type: epsilon or v_prediction.
         seed: of the weights.
     """
@@ -37,11 +41,11 @@ def stable_diffusion(
     unet = UNet2DConditionModel(
         sample_size=size // 2 ** (len(vae_channels) - 1),
         block_out_channels=tuple(unet_channels),
-        layers_per_block=1,
+        layers_per_block=layers_per_block,
         down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
         cross_attention_dim=text_width,
-        attention_head_dim=4,
+        attention_head_dim=heads,
         norm_num_groups=8,
     )
     vae = AutoencoderKL(
@@ -50,6 +54,7 @@ def stable_diffusion(
         down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
         up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
         latent_channels=4,
+        layers_per_block=layers_per_block,
         norm_num_groups=4,
     )
     vocabulary = _write_tokenizer(folder / "tokenizer")
@@ -90,7 +95,23 @@ def stable_diffusion(
     return folder
 
 
-def _write_tokenizer(folder: Path) -> dict[str, int]:
+def clip(folder: Path, *, seed: int = 0) -> Path:
+    """Write a CLIP model of images and texts with random weights, in transformers' layout, and return its folder."""
+    torch.manual_seed(seed)
+    vocabulary = _write_tokenizer(folder, exist_ok=True)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": len(vocabulary) - 2, "eos_token_id": len(vocabulary) - 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config={"vocab_size": len(vocabulary), **sizes, **ends},
+        vision_config={"image_size": 32, "patch_size": 8, **sizes},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def _write_tokenizer(folder: Path, exist_ok: bool = False) -> dict[str, int]:
     """Write CLIP's byte-level BPE with the merges that spell WORDS; the files are named and laid out as CLIP's."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [256 + number for number in range(256 - len(printable))]  # GPT-2's stand-ins for the other bytes
@@ -103,7 +124,7 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
             pieces[:2] = ["".join(pieces[:2])]
     tokens = characters + [character + "</w>" for character in characters] + ["".join(pair) for pair in merges]
     vocabulary = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=exist_ok)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

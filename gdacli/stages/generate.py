@@ -1,200 +1,215 @@
 """`gdacli generate`: the pool, every synthetic image that the compared arms need, each once."""
 
-import platform
-from importlib.metadata import version
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from gdacli.arms import plan_pool, selected
-from gdacli.artifacts import new_directory, require, sha256_bytes, sha256_file, write_json, write_text
-from gdacli.console import Advance, progress
+from gdacli.arms import num_added
+from gdacli.artifacts import new_directory, sha256_bytes, sweep, temporary_name, write_json, write_text
+from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.generators import BACKENDS, backend
+from gdacli.executors import make_shards
+from gdacli.generators import BACKENDS
 from gdacli.params import Params
-from gdacli.paths import GENERATOR, SELECTION, SOURCE, SYNTHETIC
-from gdacli.pool import Request, ShardRequest, dataset_card, encode_sources, make_images, plan_shards, to_sample
-from gdacli.prepared import Prepared, decode_sample, read_prepared, read_strategies
-from gdacli.rng import digest
-from gdacli.shards import Sample, Shard, read_shard
-from gdacli.store import ImageStore, Stored, publish
-from gdacli.tables import TableWriter
+from gdacli.paths import DROPPED, GENERATOR, LATEST, PROBE, SELECTION, SOURCE, SYNTHETIC
+from gdacli.pool import PoolRequest, ShardRequest, dataset_card, request_pool, split_among
+from gdacli.prepared import read_prepared, read_strategies
+from gdacli.published import INDEX, MANIFEST, previous_pool
+from gdacli.recipe import Recipe, read_recipe
+from gdacli.scores import CLIP_SCORE, SCORES, reason_to_drop
+from gdacli.shards import Shard, read_shard, write_shard
+from gdacli.showcase import Showcase
+from gdacli.store import Environment, ImageStore, work_location
+from gdacli.tables import TableWriter, write_csv
 
-if TYPE_CHECKING:
-    import torch
-
-    from gdacli.arms import Arm
-    from gdacli.generators import Generator
-
-VERSION = 1
+VERSION = 2
 
 _INDEX = {"key": str, "label": int, "shard": str, "sha256": str, "identity": str}
 
 
-def run(params: Params) -> dict[str, Any]:
-    """Write `data/synthetic`; returns how many images it holds and how many of them were made now."""
+def run(params: Params, part: tuple[int, int] | None = None, merge: bool = False) -> dict[str, Any]:
+    """Write `data/synthetic`; returns how many images it holds and how many of them were made now.
+
+    Args:
+        params: of the project.
+        part: (i, n) makes the i-th of n parts (from 1) and publishes nothing.
+        merge: publish what the parts have made, make nothing.
+
+    Raises:
+        GdaError: an earlier stage has not run, or `merge` finds shards missing.
+    """
     prepared = read_prepared(SOURCE)
-    model = require(GENERATOR / params.generate.backend, "gdacli fit")
-    weights = digest({str(file.relative_to(model)): sha256_file(file) for file in sorted(model.rglob("*.*"))})
-    settings = digest(params.generate.model_dump(), params.compute.threads, weights, BACKENDS[params.generate.backend])
     index = prepared.train_index()
-    labels = index["label"]
+    generate = params.generate
+    recipe = read_recipe(
+        params.image_settings(), prepared, generators=GENERATOR, probe=PROBE, work=work_location(), **params.making()
+    )
     arms = params.compared_arms()
     strategies = read_strategies(SELECTION, index["key"])
-    chosen = {name: selected(arm, params.all_arms(), strategies, labels) for name, arm in arms.items()}
-    plan = plan_pool(arms, chosen, len(labels))
-    store = ImageStore(settings)
-    sha256_of = dict(zip(index["key"], index["sha256"], strict=True))
-    maker = _Maker(params, prepared, model, weights, store, sha256_of)
-    shards: list[Shard] = []
-    environments: list[dict[str, str]] = []
-    with (
-        store.locked(),
-        new_directory(SYNTHETIC) as folder,
-        TableWriter(folder / "index.parquet", _INDEX) as listing,
-        progress("generate", plan.num_images, "images") as advance,
-    ):
-        for wanted in plan_shards(
-            plan,
-            keys=index["key"],
-            labels=labels,
-            source_shards=index["shard"],
-            source_sha256=index["sha256"],
-            class_names=prepared.class_names,
-            settings=settings,
-            seed=params.generate.seed,
-        ):
-            stored = maker.shard(wanted, advance)
-            shards.append(publish(stored, folder / wanted.name))
-            environments += [each for each in stored.environments if each not in environments]
-            pairs = zip(read_shard(stored.path), wanted.requests, strict=True)
-            listing.append([(s.key, s.label, wanted.name, sha256_bytes(s.image), r.identity) for s, r in pairs])
-        counts = {f"s{strength:04d}": int(variants.sum()) for strength, variants in plan.variants.items()}
-        manifest = {
-            "images": {**counts, "sampled": plan.num_sampled},
-            "num_images": plan.num_images,
-            "settings": {**params.generate.model_dump(), "threads": params.compute.threads},
-            "model": {"path": str(model), "sha256": weights},
-            "environments": sorted(environments, key=str),
-            "shards": [vars(shard) for shard in shards],
-        }
-        write_json(folder / "manifest.json", manifest)
-        if shards:
-            first = next(read_shard(folder / shards[0].name))
-            write_text(folder / "README.md", dataset_card(prepared.class_names, first.meta))
-    size = sum((SYNTHETIC / shard.name).stat().st_size for shard in shards)
+    pool = request_pool(prepared, strategies, arms, params.all_arms(), settings=recipe.identity, seed=generate.seed)
+    store = ImageStore(recipe.work, recipe.identity)
+    wanted = pool.shards if part is None else split_among(pool.shards, part[1])[part[0] - 1]
+    num_wanted = sum(len(shard.requests) for shard in wanted)
+    num_made = 0
+    with store.locked(shared=merge or part is not None), progress("generate", num_wanted, "images") as advance:
+        missing = [shard for shard in wanted if not store.holds(shard.identities, recipe.scoring)]
+        show_latest = Showcase(LATEST, recipe, store, missing)
+
+        def make(shards: list[ShardRequest]) -> None:
+            def done(made: int, taken: int) -> None:
+                nonlocal num_made
+                num_made += made
+                advance(made + taken)
+                if made:
+                    show_latest()
+
+            if shards and merge:
+                raise GdaError(
+                    f"{len(shards)} of {len(pool.shards)} shards are not made yet (first: {shards[0].name}) in "
+                    f"{store.folder}: wait for the parts that make them, run them again, or leave --merge out"
+                )
+            make_shards(generate.executor, recipe, shards, generate.workers, done)
+
+        advance(num_wanted - sum(len(shard.requests) for shard in missing))
+        with _previous_pool(needed=bool(missing) and not merge) as previous:
+            recipe = replace(recipe, reuse=(*recipe.reuse, *previous))
+            make(missing)
+            if part is not None:
+                shape = {"part": part[0], "parts": part[1], "shards": len(wanted), "num_images": num_wanted}
+                return {**shape, "run": {"made": num_made, "reused": num_wanted - num_made}}
+            manifest = _publish(pool, recipe, store, make, generate.filter.model_dump())
     return {
-        "num_images": plan.num_images,
-        "run": {"made": maker.made, "reused": plan.num_images - maker.made},
+        "num_images": manifest["num_images"],
+        "run": {"made": num_made, "reused": num_wanted - num_made},
         "images": manifest["images"],
-        "per_arm": {name: _added(arms[name], chosen[name]) for name in arms},
-        "shards": len(shards),
-        "megabytes": round(size / 1e6, 3),
+        "dropped": manifest["dropped"],
+        "per_arm": {name: num_added(arms[name], pool.chosen[name]) for name in arms},
+        "shards": len(manifest["shards"]),
+        "megabytes": round(sum((SYNTHETIC / each["name"]).stat().st_size for each in manifest["shards"]) / 1e6, 3),
     }
 
 
 def summary(result: dict[str, Any]) -> str:
     """Say the result in a line."""
-    by_strength = ", ".join(f"{name} {count}" for name, count in result["images"].items() if count)
     made, reused = result["run"]["made"], result["run"]["reused"]
+    if "part" in result:
+        return (
+            f"part {result['part']} of {result['parts']}: {result['num_images']} images in {result['shards']} shards: "
+            f"{made} made, {reused} reused; when all parts are done: gdacli generate --merge"
+        )
+    by_strength = ", ".join(f"{name} {count}" for name, count in result["images"].items() if count)
+    dropped = ", ".join(f"{count} by {reason}" for reason, count in result["dropped"].items())
     return (
         f"{result['num_images']} images ({by_strength or 'none needed'}): {made} made, {reused} reused; "
-        f"{result['shards']} shards, {result['megabytes']:.1f} MB -> {SYNTHETIC}"
+        + (f"dropped: {dropped}; " if dropped else "")
+        + f"{result['shards']} shards, {result['megabytes']:.1f} MB -> {SYNTHETIC}"
     )
 
 
-class _Maker:
-    """Makes shards from the store and, once something is missing, with the generator."""
+@contextmanager
+def _previous_pool(needed: bool) -> Iterator[list[str]]:
+    """Yield where the previous pool is: in its place, or, as DVC removes outputs before a run, a copy from its cache.
 
-    made = 0
+    So a fresh clone after `dvc pull` makes only what is new.
+    """
+    if not needed or SYNTHETIC.exists() or "DVC_STAGE" not in os.environ or not _known_to_dvc():
+        yield previous_pool(SYNTHETIC) if needed else []
+        return
+    place = SYNTHETIC.with_name("previous")
+    sweep(place)
+    copy = temporary_name(place)
+    try:
+        root = os.environ["DVC_ROOT"]
+        command = ["dvc", "get", root, os.path.relpath(SYNTHETIC.absolute(), root), "--out", str(copy)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            say(f"note: the previous pool cannot be had from DVC: {' '.join(done.stderr.split())[:200]}")
+        yield previous_pool(copy)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
-    def __init__(
-        self,
-        params: Params,
-        prepared: Prepared,
-        model: Path,
-        weights: str,
-        store: ImageStore,
-        sha256_of: dict[str, str],
-    ) -> None:
-        self._params, self._prepared, self._model, self._weights = params, prepared, model, weights
-        self._store, self._sha256_of = store, sha256_of
-        self._generator: Generator | None = None
-        self._environment: dict[str, str] = {}
-        self._encoded_shard: str | None = None
-        self._encoded: dict[str, torch.Tensor] = {}
 
-    def shard(self, wanted: ShardRequest, advance: Advance) -> Stored:
-        """Return the finished shard; what some shard of the store holds is taken, the rest is made."""
-        if stored := self._store.find(wanted.identities):
-            advance(len(wanted.requests))
-            return stored
-        have, environments = self._store.take(wanted.identities)
-        missing = [request for request in wanted.requests if request.identity not in have]
-        advance(len(have))
-        if missing:
-            generator = self._load()
-            environments = [*environments, self._environment]
-            latents = self._latents(generator, wanted.source_shard, {request.source_key for request in missing})
-            batch_size = self._params.generate.batch_size
-            for request, image in make_images(generator, missing, latents, batch_size, advance):
-                have[request.identity] = self._sample(generator, request, image)
-            self.made += len(missing)
-        return self._store.put(wanted.identities, (have[each] for each in wanted.identities), environments)
+def _known_to_dvc() -> bool:
+    lock = Path("dvc.lock")
+    return lock.exists() and f"path: {SYNTHETIC}" in lock.read_text(encoding="utf-8")
 
-    def _sample(self, generator: "Generator", request: Request, image: bytes) -> Sample:
-        described = {
-            "backend": self._params.generate.backend,
-            "model": str(self._model),
-            "revision": self._weights[:16],
-            **generator.describe(request.label, request.strength / 1000, request.seed),
+
+def _publish(
+    pool: PoolRequest,
+    recipe: Recipe,
+    store: ImageStore,
+    make: Callable[[list[ShardRequest]], None],
+    thresholds: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the pool from finished shards, without the images that fail a threshold; returns its manifest."""
+    scores = SCORES if recipe.clip_model is None else {**SCORES, CLIP_SCORE: float}
+    shards: list[Shard] = []
+    environments: list[Environment] = []
+    images: dict[str, int] = {}
+    dropped: list[list[Any]] = []
+    meta: dict[str, Any] = {}
+    with new_directory(SYNTHETIC) as folder:
+        with TableWriter(folder / INDEX, {**_INDEX, **scores}) as listing:
+            for wanted in pool.shards:
+                path = folder / wanted.name
+                shard, where = _fetch(wanted, recipe, store, make, path)
+                environments += [each for each in where if each not in environments]
+                rows, failed = [], set[str]()
+                for sample, request in zip(read_shard(path), wanted.requests, strict=True):
+                    meta, scored = sample.meta, [sample.meta[name] for name in scores]
+                    if reason := reason_to_drop(sample.meta, thresholds):
+                        failed.add(sample.key)
+                        dropped.append([sample.key, reason, *scored])
+                    else:
+                        sha256 = sha256_bytes(sample.image)
+                        rows.append((sample.key, sample.label, wanted.name, sha256, request.identity, *scored))
+                kind = f"s{wanted.strength:04d}" if wanted.source_shard else "sampled"
+                images[kind] = images.get(kind, 0) + len(rows)
+                if not rows:
+                    path.unlink()
+                    continue
+                if failed:
+                    shard = write_shard(path, (each for each in read_shard(path) if each.key not in failed))
+                listing.append(rows)
+                shards.append(shard)
+        manifest = {
+            "images": images,
+            "num_images": sum(images.values()),
+            "dropped": dict(sorted(Counter(reason for _, reason, *_ in dropped).items())),
+            "filter": thresholds,
+            "settings": recipe.settings,
+            "backend_version": BACKENDS[recipe.settings["backend"]],
+            "model": {"name": recipe.model, "revision": recipe.model_location[1], "sha256": recipe.weights},
+            "class_names": recipe.class_names,
+            "scoring": recipe.scoring,
+            "environments": sorted(environments, key=str),
+            "shards": [vars(shard) for shard in shards],
         }
-        return to_sample(request, image, self._prepared.class_names[request.label], described)
-
-    def _load(self) -> "Generator":
-        if self._generator is None:
-            import torch
-
-            from gdacli.compute import set_up
-
-            generate = self._params.generate
-            device = set_up(self._params.compute.device, self._params.compute.threads)
-            self._generator = backend(generate.backend).load(
-                self._model,
-                class_names=self._prepared.class_names,
-                image_size=self._prepared.square_size(),
-                solver=generate.solver,
-                num_inference_steps=generate.num_inference_steps,
-                guidance_scale=generate.guidance_scale,
-                device=device,
-                dtype=torch.float32,
-                memory_format=torch.contiguous_format,
-                compile=False,
-            )
-            versions = {name: version(name) for name in ("torch", "diffusers")}
-            self._environment = {"device": device.type, "machine": platform.machine(), **versions}
-        return self._generator
-
-    def _latents(self, generator: "Generator", shard: str | None, keys: set[str]) -> dict[str, "torch.Tensor"]:
-        """Return the latents of a source shard's images, each encoded once for all strengths."""
-        if shard is None:
-            return {}
-        if shard != self._encoded_shard:
-            self._encoded_shard, self._encoded = shard, {}
-        folder = self._prepared.folder
-        images = {}
-        for sample in read_shard(folder / shard) if keys - self._encoded.keys() else ():
-            if sha256_bytes(sample.image) != self._sha256_of.get(sample.key):
-                raise GdaError(
-                    f"{folder / shard}: sample {sample.key!r} is not the prepared image: the shard is damaged, run "
-                    f"`gdacli prepare` or `dvc checkout {folder}`"
-                )
-            if sample.key in keys - self._encoded.keys():
-                images[sample.key] = decode_sample(sample, folder)
-        self._encoded |= encode_sources(generator, images, self._params.generate.batch_size)
-        return self._encoded
+        write_json(folder / MANIFEST, manifest)
+        write_csv(folder / DROPPED.name, ["key", "reason", *scores], dropped)
+        if shards:
+            write_text(folder / "README.md", dataset_card(recipe.class_names, recipe.extension, meta))
+    return manifest
 
 
-def _added(arm: "Arm", chosen: np.ndarray) -> int:
-    return arm.num_images + int(chosen.sum()) * len(arm.strengths) * arm.variants
+def _fetch(
+    wanted: ShardRequest,
+    recipe: Recipe,
+    store: ImageStore,
+    make: Callable[[list[ShardRequest]], None],
+    path: Path,
+) -> tuple[Shard, list[Environment]]:
+    """Copy a finished shard out of the store; one that is found damaged is made again, once."""
+    found = store.fetch(wanted.identities, recipe.scoring, path)
+    if found is None:
+        make([wanted])
+        found = store.fetch(wanted.identities, recipe.scoring, path)
+    if found is None:
+        raise GdaError(f"{store.folder}: shard {wanted.name} is damaged again right after it was made: check the disk")
+    return found

@@ -11,14 +11,14 @@ from gdacli.artifacts import new_directory, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.errors import GdaError
-from gdacli.models import create_model, timm_config
+from gdacli.models import create_model, timm_config, unit_features
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.tables import write_csv
 from gdacli.training import Epoch, num_batches, predict, train_classifier
 
-VERSION = 1
+VERSION = 2
 
 
 def run(params: Params) -> dict[str, Any]:
@@ -49,6 +49,8 @@ def run(params: Params) -> dict[str, Any]:
             curve.append([epoch.epoch, epoch.updates, loss, error])
             if epoch.epoch == separation:
                 save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+                features = predict(model, images, output=unit_features)
+                np.save(folder / "features.npy", features.numpy().astype(np.float16))
             advance(note=f"train error {error:.1f} %")
 
         train_classifier(

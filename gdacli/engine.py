@@ -1,0 +1,247 @@
+"""Makes shards of synthetic images: the denoiser on this thread, encoding and decoding of images on others."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from gdacli.artifacts import sha256_bytes
+from gdacli.compute import set_up
+from gdacli.errors import GdaError
+from gdacli.generators import backend
+from gdacli.images import decode_array, encode
+from gdacli.pool import Request, ShardRequest
+from gdacli.prepared import decode_sample
+from gdacli.published import PublishedPool
+from gdacli.recipe import Recipe
+from gdacli.scores import CLIP_SCORE, SCORES, Scorer, load_scorer
+from gdacli.shards import Sample, read_shard
+from gdacli.store import Environment, ImageStore, Taken
+from gdacli.weights import locate, weights_digest
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+# Batches whose images may wait to be encoded; one is enough to keep the denoiser busy, two smooth it.
+_WAITING = 2
+
+
+class Engine:
+    """A generator and a probe on one device, loaded when first needed.
+
+    Args:
+        recipe: how to make images.
+        device: where, in place of the recipe's.
+    """
+
+    def __init__(self, recipe: Recipe, device: str | None = None) -> None:
+        self._recipe = recipe if device is None else replace(recipe, device=device)
+        self._store = ImageStore(recipe.work, recipe.identity)
+        self._pools: list[PublishedPool] | None = None
+        self._encoded: dict[str, dict[str, torch.Tensor]] = {}
+        self._threads = ThreadPoolExecutor(max(1, recipe.settings["threads"] // 2), "encode")
+        self._loaded: tuple[Any, Scorer, Environment] | None = None
+
+    def make(self, wanted: ShardRequest) -> Iterator[tuple[int, int]]:
+        """Put a shard into the store: what was made before is taken, the rest is made.
+
+        Yields:
+            after each batch how many images were made, and how many were taken.
+
+        Raises:
+            GdaError: a source image is damaged, or the model does not fit.
+        """
+        have, environments = self._take(wanted.identities)
+        missing = [request for request in wanted.requests if request.identity not in have]
+        stale = [request for request in wanted.requests if request.identity in have]
+        stale = [request for request in stale if have[request.identity].scoring != self._recipe.scoring]
+        yield 0, len(have)
+        samples = {identity: taken.sample for identity, taken in have.items()}
+        for scored in self._score_again(stale, samples):
+            samples |= scored
+        if missing:
+            environments = [*environments, self.load()[2]]
+            for batch in self.make_images(missing):
+                samples |= batch
+                yield len(batch), 0
+        self._store.put(
+            wanted.identities, self._recipe.scoring, (samples[each] for each in wanted.identities), environments
+        )
+
+    def make_images(self, requests: Sequence[Request]) -> Iterator[dict[str, Sample]]:
+        """Make images of one strength, all with or all without a source; yields finished batches by identity.
+
+        Every batch has `batch_size` rows, the last one filled up with repeats. With a constant shape of 16 rows a
+        thread, or a multiple (`params.Params` sees to it), an image's bits depend neither on its neighbours nor on its
+        place in the batch (tests/test_generators.py), so that what a shard needs is packed densely.
+        """
+        import torch
+
+        generator, _, _ = self.load()
+        size = self._recipe.settings["batch_size"]
+        latents = self._latents(requests)
+        waiting: list[tuple[list[Request], Future[tuple[list[bytes], np.ndarray]]]] = []
+        for batch, padded in _padded(requests, size):
+            labels = torch.tensor([request.label for request in padded])
+            seeds = [request.seed for request in padded]
+            if latents:
+                sources = torch.stack([latents[request.source_key] for request in padded])
+                made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
+            else:
+                made = generator.sample(labels, seeds)
+            waiting.append((batch, self._threads.submit(self._encode, made.cpu().numpy(), len(batch))))
+            if len(waiting) > _WAITING:
+                yield self._finish(*waiting.pop(0))
+        for each in waiting:
+            yield self._finish(*each)
+
+    def load(self) -> tuple[Any, Scorer, Environment]:
+        """Return the generator, what scores its images, and the environment they are made in."""
+        if self._loaded is not None:
+            return self._loaded
+        import torch
+
+        recipe = self._recipe
+        device = set_up(recipe.device, recipe.settings["threads"])
+        name, revision = recipe.model_location
+        folder = locate(name, revision, "generate.model")
+        if weights_digest(folder) != recipe.weights:
+            raise GdaError(f"{folder} has other weights than `gdacli fit` wrote down: run it again")
+        gpu = device.type == "cuda"
+        dtype, memory_format = recipe.settings["dtype"], recipe.settings["memory_format"]
+        generator = backend(recipe.settings["backend"]).load(
+            folder,
+            device=device,
+            dtype=getattr(torch, ("bfloat16" if gpu else "float32") if dtype == "auto" else dtype),
+            memory_format=torch.channels_last
+            if memory_format == "channels_last" or (memory_format == "auto" and gpu)
+            else torch.contiguous_format,
+            **recipe.backend_options(),
+        )
+        clip_score = None
+        if recipe.clip_model is not None:
+            from gdacli.clip import load_clip
+
+            clip_score = load_clip(locate(recipe.clip_model, None, "generate.clip_model"), device)
+        scorer = load_scorer(recipe.probe, device, clip_score)
+        kind = torch.cuda.get_device_name(device) if gpu else platform.machine()
+        versions = {name: version(name) for name in ("torch", "diffusers")}
+        self._loaded = generator, scorer, {"device": device.type, "machine": kind, **versions}
+        return self._loaded
+
+    def _take(self, identities: Sequence[str]) -> tuple[dict[str, Taken], list[Environment]]:
+        """Take what the store has, then what the pools of `generate.reuse` have."""
+        have, environments = self._store.take(identities)
+        if self._pools is None:
+            self._pools = [PublishedPool(location) for location in self._recipe.reuse]
+        for pool in self._pools:
+            more, where = pool.take(each for each in identities if each not in have)
+            have |= more
+            environments += where
+        return have, environments
+
+    def _latents(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
+        """Return the latents of the sources by key; each is encoded once while its source shard is at work."""
+        wanted: dict[str, dict[str, str]] = {}
+        for request in requests:
+            if request.source_key:
+                wanted.setdefault(request.source_shard, {})[request.source_key] = request.source_sha256
+        self._encoded = {shard: self._encoded.get(shard, {}) for shard in wanted}
+        for shard, latents in self._encoded.items():
+            missing = {key: sha256 for key, sha256 in wanted[shard].items() if key not in latents}
+            latents |= self._encode_sources(shard, missing) if missing else {}
+        return {key: latent for latents in self._encoded.values() for key, latent in latents.items()}
+
+    def _encode_sources(self, shard: str, sha256_of: dict[str, str]) -> dict[str, torch.Tensor]:
+        import torch
+
+        generator, _, _ = self.load()
+        latents: dict[str, torch.Tensor] = {}
+        for batch, padded in _padded(self._sources(shard, sha256_of), self._recipe.settings["batch_size"]):
+            encoded = generator.encode(torch.from_numpy(np.stack([image for _, image in padded])))
+            latents |= {key: row for (key, _), row in zip(batch, encoded, strict=False)}
+        return latents
+
+    def _sources(self, shard: str, sha256_of: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the wanted images of a source shard, uint8 [3, H, W], once they are known to be the prepared ones."""
+        folder, left = self._recipe.source, set(sha256_of)
+        for sample in read_shard(folder / shard):
+            if sample.key in left and sha256_bytes(sample.image) == sha256_of[sample.key]:
+                left.remove(sample.key)
+                yield sample.key, decode_sample(sample, folder)
+        if left:
+            raise GdaError(
+                f"{folder / shard}: sample {min(left)!r} is not the prepared image: the shard is damaged, run "
+                f"`gdacli prepare` or `dvc checkout {folder.parent.name}/{folder.name}`"
+            )
+
+    def _encode(self, images: np.ndarray, count: int) -> tuple[list[bytes], np.ndarray]:
+        """Encode the first `count` images; returns their bytes and all the pixels as a reader will see them."""
+        settings = self._recipe.settings
+        encoded = [encode(image, settings["image_format"], settings["image_quality"]) for image in images[:count]]
+        if settings["image_format"] != "png":
+            images = images.copy()
+            images[:count] = [decode_array(each) for each in encoded]
+        return encoded, images
+
+    def _finish(self, batch: Sequence[Request], future: Future[tuple[list[bytes], np.ndarray]]) -> dict[str, Sample]:
+        encoded, pixels = future.result()
+        described = [self._describe(request) for request in batch]
+        scores = self._score(pixels, list(batch), [each["prompt"] for each in described])
+        return {
+            request.identity: Sample(request.key, request.label, image, self._recipe.extension, {**meta, **scored})
+            for request, image, meta, scored in zip(batch, encoded, described, scores, strict=True)
+        }
+
+    def _score_again(self, stale: Sequence[Request], samples: dict[str, Sample]) -> Iterator[dict[str, Sample]]:
+        for batch, padded in _padded(stale, self._recipe.settings["batch_size"]):
+            held = [samples[request.identity] for request in batch]
+            pixels = np.stack([decode_array(samples[request.identity].image) for request in padded])
+            scores = self._score(pixels, batch, [sample.meta["prompt"] for sample in held])
+            old = {*SCORES, CLIP_SCORE}
+            yield {
+                request.identity: replace(
+                    sample, meta={**{key: value for key, value in sample.meta.items() if key not in old}, **scored}
+                )
+                for request, sample, scored in zip(batch, held, scores, strict=True)
+            }
+
+    def _score(self, pixels: np.ndarray, batch: list[Request], prompts: list[str]) -> list[dict[str, Any]]:
+        _, scorer, _ = self.load()
+        last = len(pixels) - len(batch)
+        padded, prompts = batch + batch[-1:] * last, prompts + prompts[-1:] * last
+        labels, sources = [each.label for each in padded], [each.source_key for each in padded]
+        return scorer(pixels, labels, sources, prompts)[: len(batch)]
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        generator, _, _ = self.load()
+        recipe = self._recipe
+        return {
+            "source_key": request.source_key,
+            "source_sha256": request.source_sha256,
+            "class_name": recipe.class_names[request.label],
+            "seed": request.seed,
+            "strength": request.strength / 1000,
+            "variant": request.variant,
+            "synthetic": True,
+            "backend": recipe.settings["backend"],
+            "model": recipe.model,
+            "revision": recipe.weights[:16],
+            **generator.describe(request.label, request.strength / 1000, request.seed),
+        }
+
+
+def _padded(items: Iterable[T], size: int) -> Iterator[tuple[list[T], list[T]]]:
+    """Yield batches of at most `size`, each also filled up to `size` with its last item."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch, batch + batch[-1:] * (size - len(batch))

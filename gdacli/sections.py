@@ -1,0 +1,301 @@
+"""The sections of `params.yaml`: one model each, with types, ranges and meaning."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gdacli.arms import Arm, milli
+from gdacli.executors import EXECUTORS
+from gdacli.explain import one_of
+from gdacli.generators import BACKENDS
+from gdacli.prompts import DEFAULT_PROMPT
+from gdacli.selection import RANKINGS, STRATEGIES
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of `params.yaml`: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Data(Section):
+    """`prepare`: where the images come from and how they are split."""
+
+    source: str = Field(description="`digits`, a folder (images, parquet or Arrow tables, WebDataset shards), a Hub id")
+    image_column: str | None = Field(None, description="column of a table; null finds it by type")
+    label_column: str | None = Field(None, description="column of a table; null finds it by type")
+    config: str | None = Field(None, description="configuration of a Hub dataset")
+    revision: str | None = Field(None, description="revision of a Hub dataset")
+    image_size: Annotated[int, Field(ge=4, le=4096)] | None = Field(None, description="pixels; null keeps the sizes")
+    resize: Literal["crop", "squash", "pad"] = Field("crop", description="how images become square")
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of each class's train images kept"
+    )
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of train set apart")
+    test_fraction: Fraction = Field(0.2, description="share set apart as test where the source has no test split")
+    seed: Seed = Field(0, description="of the splits")
+    on_bad_image: Literal["error", "skip"] = Field("error", description="what an undecodable image does")
+    shard_size: Positive = Field(1000, description="images per shard")
+
+
+class Compute(Section):
+    """Where the torch stages run; another number of threads changes the last bits of results."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    threads: Positive = Field(2, description="CPU threads")
+
+
+class Crop(Section):
+    """Random crop after zero padding."""
+
+    padding: Positive = Field(4, description="black pixels added on each side")
+
+
+class Flip(Section):
+    """Random horizontal flip."""
+
+    probability: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of the images that are mirrored")
+
+
+class Augment(Section):
+    """Augmentations during training, each random per image; null turns one off."""
+
+    crop: Crop | None = Field(None, description="random crop after padding with black")
+    flip: Flip | None = Field(None, description="random horizontal flip")
+
+
+class Optimisation(Section):
+    """What probing and training share."""
+
+    model: str = Field(description="an architecture: ours (convnet, preact_resnet18) or any of timm")
+    model_args: dict[str, Any] = Field(default_factory=dict, description="arguments of the architecture (width: 16)")
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images per update")
+    lr: Annotated[float, Field(gt=0)] = Field(0.1, description="highest learning rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of SGD, on all parameters")
+    augment: Augment = Field(Augment(), description="augmentations, each random per image; null turns one off")
+
+
+class Probe(Optimisation):
+    """`probe`: a few epochs on the original images, logits recorded after each; the learning rate is constant."""
+
+    epochs: Positive = Field(8, description="epochs to train and record")
+    separation_epoch: Positive | None = Field(None, description="epoch that selection looks at; null is the last")
+    seed: Seed = Field(0, description="of the weights, the order and the augmentations")
+
+    @model_validator(mode="after")
+    def _separation_is_recorded(self) -> "Probe":
+        if self.separation_epoch is not None and self.separation_epoch > self.epochs:
+            raise ValueError(f"separation_epoch {self.separation_epoch} is after the last of {self.epochs} epochs")
+        return self
+
+
+class Select(Section):
+    """`select`: which images are learned late."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description=f"share that ranking strategies choose ({', '.join(sorted(RANKINGS))}); null: natural size"
+    )
+    seed: Seed = Field(0, description="of k-means and of random choices")
+
+
+class Fit(Section):
+    """`fit`: the class-conditional diffusion model, trained on the train split alone."""
+
+    updates: Positive = Field(2500, description="optimizer steps; more is better")
+    batch_size: Positive = Field(128, description="images per update")
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="of AdamW; warmed up, then lowered over the last fifth")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="of the averaged weights that are saved")
+    class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share trained without class, for guidance"
+    )
+    block_out_channels: Annotated[list[Positive], Field(min_length=1)] = Field(
+        [32, 64], description="channels per level"
+    )
+    layers_per_block: Positive = Field(1, description="residual layers per level")
+    flip: bool = Field(False, description="also train on mirrored images")
+    seed: Seed = Field(0, description="of the weights, the order and the noise")
+
+    @model_validator(mode="after")
+    def _channels_fit_groups(self) -> "Fit":
+        if any(channels % 8 for channels in self.block_out_channels):
+            raise ValueError(f"block_out_channels {self.block_out_channels}: each must be a multiple of 8")
+        return self
+
+
+Distance = Annotated[float, Field(ge=0, le=2)]
+
+
+class Filter(Section):
+    """`generate.filter`: which synthetic images stay out of the pool; null turns a threshold off.
+
+    Distances are cosine distances between features of the probe: 0 is the same direction, 2 the opposite.
+    """
+
+    constant: bool = Field(True, description="drop images of one colour, such as a safety checker's black ones")
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="lowest probability that the probe gives the image's label"
+    )
+    min_source_distance: Distance | None = Field(None, description="nearer to its source it teaches nothing new")
+    max_source_distance: Distance | None = Field(None, description="further from its source it is another image")
+    min_nearest_distance: Distance | None = Field(None, description="nearer to another train image it may be memorised")
+    min_clip_score: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="lowest cosine of image and prompt; needs clip_model"
+    )
+
+
+class Generate(Section):
+    """`generate`: faithful variants; the strengths are the arms'."""
+
+    backend: str = Field("class_conditional", description="one of " + ", ".join(BACKENDS))
+    model: str | None = Field(None, description="text_to_image: a folder in diffusers' layout, or a Hub id")
+    revision: str | None = Field(None, description="text_to_image: revision of a Hub id")
+    prompt: str | None = Field(None, description=f"text_to_image: may hold {{class_name}}; null is {DEFAULT_PROMPT!r}")
+    solver: Literal["ddpm", "ddim", "dpmsolver++"] = Field("dpmsolver++", description="ddpm is the paper's")
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="for strength 1; 0.5 takes half")
+    guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="1 is none")
+    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = Field(64, description="images at a time")
+    seed: Seed = Field(0, description="base of every image's own seed")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the denoiser; auto: bfloat16 on a GPU, else float32"
+    )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto", description="auto: channels_last on a GPU"
+    )
+    compile: bool = Field(False, description="compile the denoiser with torch.compile: a slow start, then faster")
+    image_format: Literal["png", "webp", "jpg"] = Field("png", description="png is lossless")
+    image_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="of webp (100: lossless) and jpg")
+    filter: Filter = Field(Filter(), description="which images stay out of the pool")
+    clip_model: str | None = Field(
+        None, description="folder or Hub id of a CLIP model (needs transformers): each image gets a clip_score"
+    )
+    reuse: list[str] = Field([], description="pools to take images from: folders or fsspec URLs")
+    executor: str = Field("local", description="one of " + ", ".join(EXECUTORS))
+    workers: Positive | None = Field(None, description="processes; null: one per GPU, one on a CPU")
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_exists(cls, backend: str) -> str:
+        return one_of(backend, BACKENDS)
+
+    @field_validator("executor")
+    @classmethod
+    def _executor_exists(cls, executor: str) -> str:
+        return one_of(executor, EXECUTORS)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Generate":
+        if self.backend == "text_to_image":
+            if self.model is None:
+                raise ValueError("model: missing; backend: text_to_image needs a folder or a Hub id")
+        else:
+            for name in ("model", "revision", "prompt"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} goes with backend: text_to_image, found backend: {self.backend}")
+        if self.filter.min_clip_score is not None and self.clip_model is None:
+            raise ValueError("filter.min_clip_score needs clip_model: a folder or the Hub id of a CLIP model")
+        return self
+
+    def of_images(self) -> dict[str, Any]:
+        """Return the settings that decide what an image is; the others decide where it is made and if it is kept."""
+        return self.model_dump(exclude={"filter", "clip_model", "reuse", "executor", "workers"})
+
+
+class Budget(Section):
+    """How long to train: epochs over the arm's mix, or updates whatever the mix's size."""
+
+    epochs: Positive | None = Field(None, description="passes over the arm's mix: a larger mix gets more updates")
+    updates: Positive | None = Field(None, description="optimizer steps, the same for mixes of any size")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Budget":
+        if (self.epochs is None) == (self.updates is None):
+            found = "neither" if self.epochs is None else f"epochs {self.epochs} and updates {self.updates}"
+            raise ValueError(f"found {found}; give either epochs or updates and set the other to null")
+        return self
+
+
+class Train(Optimisation):
+    """`train`: from scratch on one arm's mix."""
+
+    budget: Budget = Field(Budget(epochs=200), description="how long: give either epochs or updates")
+    schedule: Literal["constant", "piecewise", "cosine"] = Field("piecewise", description="piecewise: /10 at 50, 75 %")
+
+
+class Compare(Section):
+    """Which arms and seeds to run; a DVC matrix goes over them."""
+
+    arms: Annotated[list[str], Field(min_length=1, description="names of arms")]
+    seeds: Annotated[list[Seed], Field(min_length=1, description="one training per arm and seed; 3 or more")]
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> "Compare":
+        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {values}: one stands twice")
+        return self
+
+
+class ArmParams(Section):
+    """One arm; see docs/arms.md."""
+
+    select: str | None = Field(None, description="which images: " + ", ".join(STRATEGIES))
+    like: str | None = Field(None, description="another arm, whose number of selected images this one takes")
+    match: Literal["total", "per_class"] = Field("total", description="what `like` takes from the other arm")
+    add: Literal["copies", "synthetic", "sampled"] | None = Field(None, description="what is added; null: nothing")
+    k: Annotated[int, Field(ge=2)] | None = Field(None, description="copies: times that a selected image is shown")
+    strengths: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [], description="synthetic: how much noise is added before denoising, t*/T; 1 is pure noise"
+    )
+    variants: Positive = Field(1, description="synthetic: images per selected image and strength")
+    num_images: Positive | None = Field(None, description="sampled: images in all, class-balanced, without a source")
+    train: dict[str, Any] = Field(description="overrides of the train section for this arm; {} for none")
+
+    @field_validator("select")
+    @classmethod
+    def _strategy_exists(cls, select: str | None) -> str | None:
+        return select if select is None else one_of(select, STRATEGIES)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ArmParams":
+        if self.add in (None, "sampled") and (self.select or self.like):
+            raise ValueError(f"select and like need add: copies or synthetic, found add: {self.add or 'nothing'}")
+        if self.add in ("copies", "synthetic") and self.select is None:
+            raise ValueError(f"add: {self.add} needs select: one of {', '.join(STRATEGIES)}")
+        needed = {"copies": "k", "synthetic": "strengths", "sampled": "num_images"}
+        for add, key in needed.items():
+            given = bool(getattr(self, key))
+            if given and self.add != add:
+                raise ValueError(f"{key} goes with add: {add}, found add: {self.add or 'nothing'}")
+            if not given and self.add == add:
+                raise ValueError(f"add: {add} needs {key}")
+        if self.variants > 1 and self.add != "synthetic":
+            raise ValueError(f"variants goes with add: synthetic, found add: {self.add or 'nothing'}")
+        if self.select == "all" and self.like is not None:
+            raise ValueError("like goes with a strategy that ranks images; select: all takes every one")
+        if self.match != "total" and self.like is None:
+            raise ValueError("match goes with like")
+        for strength in self.strengths:
+            if abs(1000 * strength - milli(strength)) > 1e-6:
+                raise ValueError(f"strengths: found {strength}, allowed: thousandths, at most three decimals")
+        if len({milli(strength) for strength in self.strengths}) < len(self.strengths):
+            raise ValueError(f"strengths {self.strengths}: two are equal in thousandths")
+        return self
+
+    def to_arm(self, name: str) -> Arm:
+        """Return what the layers below know of an arm."""
+        return Arm(
+            name=name,
+            add=self.add,
+            select=self.select,
+            like=self.like,
+            like_per_class=self.match == "per_class",
+            k=self.k or 1,
+            strengths=tuple(self.strengths),
+            variants=self.variants,
+            num_images=self.num_images or 0,
+        )

@@ -1,0 +1,169 @@
+"""`gdacli plan`: what `generate` would make, and what time, disk and money it takes."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gdacli.arms import num_added
+from gdacli.console import say
+from gdacli.params import Params
+from gdacli.paths import GENERATOR, PROBE, SELECTION, SOURCE, SYNTHETIC
+from gdacli.pool import ShardRequest, request_pool
+from gdacli.prepared import read_prepared, read_strategies
+from gdacli.published import PublishedPool, previous_pool
+from gdacli.recipe import Recipe, read_recipe
+from gdacli.store import ImageStore, open_location, work_location
+
+
+def run(params: Params, price_per_hour: float) -> dict[str, Any]:
+    """Count what the compared arms need, and measure a batch; writes nothing.
+
+    Args:
+        params: of the project.
+        price_per_hour: of one device, in any currency.
+    """
+    prepared = read_prepared(SOURCE)
+    generate = params.generate
+    recipe = read_recipe(
+        params.image_settings(), prepared, generators=GENERATOR, probe=PROBE, work=work_location(), **params.making()
+    )
+    arms = params.compared_arms()
+    strategies = read_strategies(SELECTION, prepared.train_index()["key"])
+    pool = request_pool(prepared, strategies, arms, params.all_arms(), settings=recipe.identity, seed=generate.seed)
+    made_before = _made_before(recipe)
+    by_strength: dict[str, dict[str, int]] = {}
+    missing: list[ShardRequest] = []
+    num_batches: dict[int, int] = {}
+    for shard in pool.shards:
+        left = [request for request in shard.requests if request.identity not in made_before]
+        kind = f"{shard.strength / 1000:g}" if shard.source_shard else "sampled"
+        counts = by_strength.setdefault(kind, {"images": 0, "to_make": 0, "denoiser_evaluations": 0})
+        counts["images"] += len(shard.requests)
+        counts["to_make"] += len(left)
+        counts["denoiser_evaluations"] += len(left) * recipe.evaluations(shard.strength)
+        if left:
+            missing.append(ShardRequest(shard.name, shard.source_shard, shard.strength, left))
+            batches = -(-len(left) // generate.batch_size)
+            num_batches[shard.strength] = num_batches.get(shard.strength, 0) + batches
+    result: dict[str, Any] = {
+        "arms": {
+            name: {"selected": int(pool.chosen[name].sum()), "synthetic": num_added(arm, pool.chosen[name])}
+            for name, arm in arms.items()
+        },
+        "strengths": by_strength,
+        "pool": {
+            "images": pool.num_images,
+            "made_before": pool.num_images - sum(len(shard.requests) for shard in missing),
+            "to_make": sum(len(shard.requests) for shard in missing),
+        },
+        "denoiser_evaluations": sum(counts["denoiser_evaluations"] for counts in by_strength.values()),
+    }
+    return {**result, **_estimate(params, recipe, missing, num_batches, price_per_hour)}
+
+
+def _made_before(recipe: Recipe) -> set[str]:
+    known = ImageStore(recipe.work, recipe.identity).known()
+    for location in (*recipe.reuse, *previous_pool(SYNTHETIC)):
+        known |= set(PublishedPool(location).index["identity"])
+    return known
+
+
+def _estimate(
+    params: Params,
+    recipe: Recipe,
+    missing: Sequence[ShardRequest],
+    num_batches: dict[int, int],
+    price_per_hour: float,
+) -> dict[str, Any]:
+    """Measure a batch of the smallest strength, and reckon from it."""
+    if not missing:
+        return {"seconds": 0.0, "cost": 0.0, "megabytes": 0.0}
+    from gdacli.engine import Engine
+
+    shard = min(missing, key=lambda each: each.strength)
+    batch = shard.requests[: params.generate.batch_size]
+    say(f"plan: measuring a batch of {params.generate.batch_size} at strength {shard.strength / 1000:g}")
+    engine = Engine(recipe)
+    seconds, size = 0.0, 0.0
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        samples = [sample for made in engine.make_images(batch) for sample in made.values()]
+        seconds = time.perf_counter() - start
+        size = sum(len(sample.image) + len(str(sample.meta)) + 3 * 1024 for sample in samples) / len(samples)
+    per_evaluation = seconds / recipe.evaluations(shard.strength)
+    evaluations = sum(count * recipe.evaluations(strength) for strength, count in num_batches.items())
+    workers = params.generate.workers or _num_devices(engine.load()[2]["device"])
+    megabytes = size * sum(len(each.requests) for each in missing) / 1e6
+    device_hours = evaluations * per_evaluation / 3600
+    return {
+        "device": engine.load()[2],
+        "workers": workers,
+        "batch": {"rows": params.generate.batch_size, "strength": shard.strength / 1000, "seconds": round(seconds, 4)},
+        "batch_evaluations": evaluations,
+        "seconds": round(3600 * device_hours / workers, 1),
+        "device_hours": round(device_hours, 5),
+        "price_per_hour": price_per_hour,
+        "cost": round(device_hours * price_per_hour, 4),
+        "megabytes": round(megabytes, 3),
+        "free_megabytes": {place: _free(Path(place)) for place in dict.fromkeys(_places(recipe))},
+    }
+
+
+def _places(recipe: Recipe) -> list[str]:
+    """Where the images go: the work directory, and the project (its `data` and DVC's cache)."""
+    work = open_location(recipe.work)
+    return [*([str(work)] if "://" not in recipe.work else []), str(recipe.source.parent)]
+
+
+def _free(path: Path) -> float:
+    while not path.exists():
+        path = path.parent
+    return round(shutil.disk_usage(path).free / 1e6)
+
+
+def _num_devices(kind: str) -> int:
+    if kind == "cpu":
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Show tables of arms and strengths, and the estimate."""
+    from gdacli.console import table
+
+    arms = [[name, counts["selected"], counts["synthetic"]] for name, counts in result["arms"].items()]
+    rows = [[kind, *counts.values()] for kind, counts in result["strengths"].items()]
+    pool = result["pool"]
+    rows.append(["the pool", pool["images"], pool["to_make"], result["denoiser_evaluations"]])
+    lines = [
+        table(["arm", "selected", "synthetic images"], arms),
+        "",
+        table(["strength", "images", "to make", "denoiser evaluations"], rows),
+        "",
+    ]
+    if not pool["to_make"]:
+        return "\n".join([*lines, f"nothing to make: all {pool['images']} images were made before"])
+    batch, device = result["batch"], result["device"]
+    lines += [
+        f"time: {_duration(result['seconds'])} with {result['workers']} worker(s) on {device['device']} "
+        f"({device['machine']}), from a batch of {batch['rows']} at strength {batch['strength']:g} that took "
+        f"{batch['seconds']:.2f} s",
+        f"disk: {result['megabytes']:.1f} MB in the work directory, again in data/synthetic and in DVC's cache; free: "
+        + ", ".join(f"{free:.0f} MB at {place}" for place, free in result["free_megabytes"].items()),
+    ]
+    if result["price_per_hour"]:
+        cost = f"{result['cost']:.{2 if result['cost'] >= 1 else 4}f}"
+        hours, price = f"{result['device_hours']:.3f}", f"{result['price_per_hour']:g}"
+        lines.append(f"cost: {cost} for {hours} device hours at {price}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
