@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from gdacli.cli import WAIT_BRIEFLY, main
+from gdacli.cli import main
 from gdacli.store import Environment, ImageStore, Taken
 
-os.environ.setdefault(*WAIT_BRIEFLY)
 take = ImageStore.take
 
 
@@ -19,7 +18,7 @@ def counted(self: ImageStore, identities: Iterable[str]) -> tuple[dict[str, Take
     return take(self, identities)
 
 
-ImageStore.take = counted  # type: ignore[method-assign]
-
+if __name__ in ("__main__", "__mp_main__"):  # the latter in a spawned worker
+    ImageStore.take = counted  # type: ignore[method-assign]
 if __name__ == "__main__":
     main()

@@ -53,13 +53,14 @@ class Generation:
 
     project: Project
     options: Sequence[str] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
         settings = (part for option in self.options for part in ("-S", option))
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("begun.py"), "generate", "-C", self.project.folder, *settings],
-            env={**os.environ, "GDACLI_TEST_BEGUN": str(self.project.folder / "begun")},
+            env={**os.environ, "GDACLI_TEST_BEGUN": str(self.project.folder / "begun"), **self.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
