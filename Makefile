@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
+SOAK_INSTALLED := $(VENV)/.installed-soak
 # No HF_HUB call in tests or the demo; timm and diffusers find their files locally or fail.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint format bench install
+.PHONY: demo test soak lint format bench install
 
 demo: $(INSTALLED)
 	PATH="$(BIN):$$PATH" dvc repro
@@ -17,6 +18,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	PATH="$(BIN):$$PATH" pytest
+
+# Kills, a lost Ray node, an object store, damage to every artifact: about half an hour. GDACLI_KILLS sets how many.
+soak: $(SOAK_INSTALLED)
+	PATH="$(BIN):$$PATH" pytest -s tests/soak
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -37,3 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(INSTALLED)
+
+$(SOAK_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,soak]'
+	touch $(SOAK_INSTALLED)
