@@ -67,7 +67,7 @@ class Generation:
             start_new_session=True,
         )
 
-    def ends_within(self, seconds: float) -> bool:
+    def ends_within(self, seconds: float | None) -> bool:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -116,7 +116,8 @@ def kill_often(project: Project, work: Path, kills: int, workers: int, seed: int
     """Kill generations with SIGKILL at random points until each is finished, and check what is there after each kill.
 
     Two pools that share no image take turns, so that an old one is there while a new one is made. Half of the kills
-    come at a random time of a run, the others after a random number of shards, as most of a short run is its start.
+    come at a random time of a run, the others after a random number of shards, as most of a short run is its start;
+    the last shard more often, as publishing comes after it.
     Of two workers sometimes one is killed, sometimes all, sometimes just the process that started them.
     """
     chance, toll = random.Random(seed), Toll()
@@ -158,13 +159,17 @@ def _finishes(
     """Run once; says if it finished before it was killed."""
     num_begun = len(begun_images(project))
     run = Generation(project, options)
+    left = num_shards - num_finished(work)
     if chance.random() < 0.5:
         ended = run.ends_within(chance.uniform(0, seconds))
+    elif not left:
+        ended = run.ends_within(None)
     else:
-        aim = chance.choice([chance.randint(min(num_finished(work) + 1, num_shards), num_shards), num_shards])
-        while not (ended := run.ends_within(0.005)) and (num_finished(work) < aim):
+        last = chance.random() < 0.2
+        aim = num_shards - (0 if last else chance.randint(0, left - 1))
+        while not (ended := run.ends_within(0.005)) and num_finished(work) < aim:
             pass
-        ended = ended or run.ends_within(chance.uniform(0, 1.0 if aim == num_shards else 0.2))
+        ended = ended or run.ends_within(chance.uniform(0, 1.0 if last else 0.2))
     if not ended:
         moment = "all_made" if num_finished(work) == num_shards else "making"
         moment = "starting" if moment == "making" and len(begun_images(project)) == num_begun else moment
