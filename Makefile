@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	PATH="$(BIN):$$PATH" pytest
 
-# Kills, a lost Ray node, an object store, damage to every artifact: about half an hour. GDACLI_KILLS sets how many.
+# Kills, a lost Ray node, an object store, damage to every artifact: about an hour on 2 cores. GDACLI_KILLS sets how many kills (100).
 soak: $(SOAK_INSTALLED)
 	PATH="$(BIN):$$PATH" pytest -s tests/soak
 
