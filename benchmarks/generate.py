@@ -214,14 +214,14 @@ def measure(name: str, batch_size: int, rounds: int, alone: int, threads: int, d
         folder = project(Path(scratch), name, batch_size, threads, device)
         recipe, ours, ask_ours = engine_of(folder, BASELINE)
         _, fast, ask_fast = engine_of(folder, DEFAULT)
-        kind = torch.device(ours.load()[2]["device"])
+        kind = ours.device
         baseline = Baseline(folder, name, recipe, kind)
         clock = DenoiserClock()
         count = 2 * batch_size if batch_size <= 50 else batch_size
         count = min(count, 100)
 
         def run_engine(engine: Engine, shard: ShardRequest) -> int:
-            return sum(made for made, _ in engine.make(shard))
+            return sum(message[0] for message in engine.make([shard]) if message is not None)
 
         runs: dict[str, Callable[[int], int]] = {
             "a": lambda number: baseline(alone, 1),
@@ -249,7 +249,7 @@ def measure(name: str, batch_size: int, rounds: int, alone: int, threads: int, d
             "denoiser_share": {label: statistics.median(values) for label, values in shares.items()},
             "rounds": rates,
             "batch_size": batch_size,
-            "device": ours.load()[2],
+            "device": ours.environment,
         }
         return result | compute_rate(ours, ask_ours(batch_size, 10**6), batch_size, clock)
 

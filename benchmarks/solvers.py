@@ -56,7 +56,7 @@ def features(project: Path, strength: float, solver: str, steps: int, seed: int)
             seed=seed,
         )
         engine = Engine(recipe)
-        engine.load()
+        _ = engine.generator, engine.scorer
         start = time.perf_counter()
         made = [
             decode_array(sample.image)

@@ -1,5 +1,7 @@
 """Files and folders that appear under their final name whole or not at all."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,10 +16,7 @@ from typing import Any
 from gdacli.errors import GdaError
 
 CHECKSUMS = "SHA256SUMS"
-"""The file of a published folder that lists all others with their SHA-256, as `sha256sum` would.
-
-It has no dot, by which `generate` tells a model's weights (`*.*`) from it.
-"""
+"""The file of a published folder that lists all others with their SHA-256, as `sha256sum` would."""
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -49,12 +48,36 @@ def temporary_name(path: Path) -> Path:
     return path.parent / f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}"
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed processes left half-written of a folder; only one process at a time may write it."""
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` and remove it in the end, and those that killed processes left there.
+
+    Who uses one holds a lock on it, so that those of processes that are alive are told from those that are left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     named = re.compile(rf"{re.escape(TEMPORARY_PREFIX + path.name)}-[0-9a-f]{{8}}")
-    for left in path.parent.iterdir() if path.parent.exists() else ():
-        if named.fullmatch(left.name) and left.is_dir():
+    for left in [each for each in path.parent.iterdir() if named.fullmatch(each.name) and each.is_dir()]:
+        with contextlib.suppress(OSError), _lock(left):
             shutil.rmtree(left, ignore_errors=True)
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # some network disks have no locks; nothing is swept there
+                stack.enter_context(_lock(temporary))
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -77,25 +100,22 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     The published folder has a file SHA256SUMS, which `checksums.verify_folder` and `sha256sum -c SHA256SUMS` check.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path)
-    temporary, old = temporary_name(path), temporary_name(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        sums = "".join(f"{sha256_file(temporary / name)}  {name}\n" for name in artifact_files(temporary))
-        (temporary / CHECKSUMS).write_text(sums, encoding="utf-8")
-        for file in [*sorted(temporary.rglob("*")), temporary]:
-            _fsync(file)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        _fsync(path.parent)
-    finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    old = temporary_name(path)
+    with temporary_directory(path) as temporary:
+        try:
+            yield temporary
+            sums = "".join(f"{sha256_file(temporary / name)}  {name}\n" for name in artifact_files(temporary))
+            (temporary / CHECKSUMS).write_text(sums, encoding="utf-8")
+            for file in [*sorted(temporary.rglob("*")), temporary]:
+                _fsync(file)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            _fsync(path.parent)
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def artifact_files(folder: Path) -> list[str]:

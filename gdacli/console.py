@@ -8,7 +8,10 @@ from contextlib import contextmanager
 _SECONDS_BETWEEN_LINES = 5.0
 
 Advance = Callable[..., None]
-"""`advance(count=1, note="")`: `count` units are done; `note` says how it goes (a loss, a name)."""
+"""`advance(count=1, note="", free=False)`: `count` units are done; `note` says how it goes (a loss, a name).
+
+`free` ones took no time, as those that were made before: the time that is left does not reckon with them.
+"""
 
 
 def say(message: str) -> None:
@@ -53,8 +56,11 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, note="")
 
-        def advance(count: int = 1, note: str = "") -> None:
-            bar.advance(task, count)
+        def advance(count: int = 1, note: str = "", free: bool = False) -> None:
+            if free:  # the bar forgets how fast it was
+                bar.reset(task, completed=int(bar.tasks[task].completed) + count)
+            else:
+                bar.advance(task, count)
             if note:
                 bar.update(task, note=note)
 
@@ -64,16 +70,26 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
 def _lines(title: str, total: int, unit: str) -> Advance:
     start = last = time.monotonic()
     done = 0
+    first: tuple[float, int] | None = None
+    """When the first units that took time were done, and how many were done then: what came before is start-up."""
 
-    def advance(count: int = 1, note: str = "") -> None:
-        nonlocal done, last
+    def advance(count: int = 1, note: str = "", free: bool = False) -> None:
+        nonlocal done, last, first
         done += count
         now = time.monotonic()
+        if free:
+            first = first and (first[0], first[1] + count)
+        elif first is None:
+            first = now, done
         if done < total and now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        left = (now - start) / done * (total - done) if done else 0.0
-        timing = f"{left:.0f} s left" if done < total else f"{now - start:.1f} s"
+        if done == total:
+            timing = f"{now - start:.1f} s"
+        elif first is None or done == first[1]:
+            timing = "..."
+        else:
+            timing = f"{(now - first[0]) / (done - first[1]) * (total - done):.0f} s left"
         say(f"{title}: {done}/{total} {unit}, {timing}" + (f", {note}" if note else ""))
 
     return advance

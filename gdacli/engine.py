@@ -1,13 +1,16 @@
-"""Makes shards of synthetic images: the denoiser on this thread, encoding and decoding of images on others."""
+"""Makes shards of synthetic images: the denoiser on this thread, encoding and writing of images on others."""
 
 from __future__ import annotations
 
 import platform
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
+from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,7 +27,7 @@ from gdacli.recipe import Recipe
 from gdacli.scores import CLIP_SCORE, SCORES, Scorer, load_scorer
 from gdacli.shards import Sample, read_shard
 from gdacli.store import Environment, ImageStore, Taken
-from gdacli.weights import locate, weights_digest
+from gdacli.weights import PIPELINE, SINGLE, locate, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +39,7 @@ _WAITING = 2
 
 
 class Engine:
-    """A generator and a probe on one device, loaded when first needed.
+    """A generator and a probe on one device, each loaded when first needed.
 
     Args:
         recipe: how to make images.
@@ -48,34 +51,57 @@ class Engine:
         self._store = ImageStore(recipe.work, recipe.identity)
         self._pools: list[PublishedPool] | None = None
         self._encoded: dict[str, dict[str, torch.Tensor]] = {}
-        self._threads = ThreadPoolExecutor(max(1, recipe.settings["threads"] // 2), "encode")
-        self._loaded: tuple[Any, Scorer, Environment] | None = None
+        self._encoders = ThreadPoolExecutor(max(1, recipe.settings["threads"] // 2), "encode")
+        self._writer = ThreadPoolExecutor(1, "write")
 
-    def make(self, wanted: ShardRequest) -> Iterator[tuple[int, int]]:
-        """Put a shard into the store: what was made before is taken, the rest is made.
+    def make(self, shards: Iterable[ShardRequest]) -> Iterator[tuple[int, int] | None]:
+        """Put shards into the store: what was made before is taken, the rest is made; written as it is made.
 
         Yields:
-            after each batch how many images were made, and how many were taken.
+            after each batch how many images were made and how many were taken, and None whenever a shard is finished.
 
         Raises:
             GdaError: a source image is damaged, or the model does not fit.
         """
-        have, environments = self._take(wanted.identities)
-        missing = [request for request in wanted.requests if request.identity not in have]
-        stale = [request for request in wanted.requests if request.identity in have]
-        stale = [request for request in stale if have[request.identity].scoring != self._recipe.scoring]
-        yield 0, len(have)
+        for wanted in shards:
+            feed: Queue[Sample | None] = Queue()
+            environments: list[Environment] = []
+            samples = _until_told(feed, len(wanted.requests))
+            written = self._writer.submit(
+                self._store.put, wanted.identities, self._recipe.scoring, samples, environments
+            )
+            try:
+                left = deque(wanted.identities)
+                ready: dict[str, Sample] = {}
+                for made, taken, batch in self._samples(wanted, environments):
+                    ready |= batch
+                    while left and left[0] in ready:
+                        feed.put(ready.pop(left.popleft()))
+                    if written.done():  # before all its samples: it failed
+                        break
+                    yield made, taken
+            finally:
+                feed.put(None)
+            written.result()
+            yield None
+
+    def _samples(
+        self, wanted: ShardRequest, environments: list[Environment]
+    ) -> Iterator[tuple[int, int, dict[str, Sample]]]:
+        """Yield the samples of a shard by identity, with how many of them were made and taken; says where in a list."""
+        have, where = self._take(wanted.identities)
+        environments += where
         samples = {identity: taken.sample for identity, taken in have.items()}
+        known = [request for request in wanted.requests if request.identity in have]
+        stale = [request for request in known if have[request.identity].scoring != self._recipe.scoring]
         for scored in self._score_again(stale, samples):
             samples |= scored
+        yield 0, len(have), samples
+        missing = [request for request in wanted.requests if request.identity not in have]
         if missing:
-            environments = [*environments, self.load()[2]]
+            environments.append(self.environment)
             for batch in self.make_images(missing):
-                samples |= batch
-                yield len(batch), 0
-        self._store.put(
-            wanted.identities, self._recipe.scoring, (samples[each] for each in wanted.identities), environments
-        )
+                yield len(batch), 0, batch
 
     def make_images(self, requests: Sequence[Request]) -> Iterator[dict[str, Sample]]:
         """Make images of one strength, all with or all without a source; yields finished batches by identity.
@@ -86,8 +112,7 @@ class Engine:
         """
         import torch
 
-        generator, _, _ = self.load()
-        size = self._recipe.settings["batch_size"]
+        generator, size = self.generator, self._recipe.settings["batch_size"]
         latents = self._latents(requests)
         waiting: list[tuple[list[Request], Future[tuple[list[bytes], np.ndarray]]]] = []
         for batch, padded in _padded(requests, size):
@@ -98,45 +123,72 @@ class Engine:
                 made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
             else:
                 made = generator.sample(labels, seeds)
-            waiting.append((batch, self._threads.submit(self._encode, made.cpu().numpy(), len(batch))))
+            waiting.append((batch, self._encoders.submit(self._encode, made.cpu().numpy(), len(batch))))
             if len(waiting) > _WAITING:
                 yield self._finish(*waiting.pop(0))
         for each in waiting:
             yield self._finish(*each)
 
-    def load(self) -> tuple[Any, Scorer, Environment]:
-        """Return the generator, what scores its images, and the environment they are made in."""
-        if self._loaded is not None:
-            return self._loaded
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it runs; sets torch up."""
+        return set_up(self._recipe.device, self._recipe.settings["threads"])
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's."""
         import torch
 
-        recipe = self._recipe
-        device = set_up(recipe.device, recipe.settings["threads"])
-        name, revision = recipe.model_location
-        folder = locate(name, revision, "generate.model")
-        if weights_digest(folder) != recipe.weights:
-            raise GdaError(f"{folder} has other weights than `gdacli fit` wrote down: run it again")
-        gpu = device.type == "cuda"
-        dtype, memory_format = recipe.settings["dtype"], recipe.settings["memory_format"]
-        generator = backend(recipe.settings["backend"]).load(
+        named = self._recipe.settings["dtype"]
+        return getattr(torch, ("bfloat16" if self.device.type == "cuda" else "float32") if named == "auto" else named)
+
+    @cached_property
+    def generator(self) -> Any:
+        """The backend's `Generator`.
+
+        Raises:
+            GdaError: the model is not here, or has other weights than the recipe's.
+        """
+        import torch
+
+        recipe, gpu = self._recipe, self.device.type == "cuda"
+        folder = locate(*recipe.model_location, "generate.model", PIPELINE)
+        if weights_digest(folder, PIPELINE) != recipe.weights:
+            raise GdaError(f"{folder} has other weights here than where gdacli was started: bring them up to date")
+        named = recipe.settings["memory_format"]
+        last = named == "channels_last" or (named == "auto" and gpu)
+        return backend(recipe.settings["backend"]).load(
             folder,
-            device=device,
-            dtype=getattr(torch, ("bfloat16" if gpu else "float32") if dtype == "auto" else dtype),
-            memory_format=torch.channels_last
-            if memory_format == "channels_last" or (memory_format == "auto" and gpu)
-            else torch.contiguous_format,
+            device=self.device,
+            dtype=self.dtype,
+            memory_format=torch.channels_last if last else torch.contiguous_format,
             **recipe.backend_options(),
         )
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What scores the images."""
         clip_score = None
-        if recipe.clip_model is not None:
+        if self._recipe.clip_model is not None:
             from gdacli.clip import load_clip
 
-            clip_score = load_clip(locate(recipe.clip_model, None, "generate.clip_model"), device)
-        scorer = load_scorer(recipe.probe, device, clip_score)
-        kind = torch.cuda.get_device_name(device) if gpu else platform.machine()
-        versions = {name: version(name) for name in ("torch", "diffusers")}
-        self._loaded = generator, scorer, {"device": device.type, "machine": kind, **versions}
-        return self._loaded
+            folder = locate(self._recipe.clip_model, None, "generate.clip_model", SINGLE)
+            clip_score = load_clip(folder, self.device)
+        return load_scorer(self._recipe.probe, self.device, clip_score)
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The device and the versions of the libraries that decide the last bits."""
+        import torch
+
+        gpu = self.device.type == "cuda"
+        cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        return {
+            "device": self.device.type,
+            "machine": torch.cuda.get_device_name(self.device) if gpu else cpu,
+            "cuda": str(torch.version.cuda) if gpu else "",
+            **{name: version(name) for name in ("torch", "diffusers", "transformers", "pillow", "deflate")},
+        }
 
     def _take(self, identities: Sequence[str]) -> tuple[dict[str, Taken], list[Environment]]:
         """Take what the store has, then what the pools of `generate.reuse` have."""
@@ -164,10 +216,9 @@ class Engine:
     def _encode_sources(self, shard: str, sha256_of: dict[str, str]) -> dict[str, torch.Tensor]:
         import torch
 
-        generator, _, _ = self.load()
         latents: dict[str, torch.Tensor] = {}
         for batch, padded in _padded(self._sources(shard, sha256_of), self._recipe.settings["batch_size"]):
-            encoded = generator.encode(torch.from_numpy(np.stack([image for _, image in padded])))
+            encoded = self.generator.encode(torch.from_numpy(np.stack([image for _, image in padded])))
             latents |= {key: row for (key, _), row in zip(batch, encoded, strict=False)}
         return latents
 
@@ -216,14 +267,12 @@ class Engine:
             }
 
     def _score(self, pixels: np.ndarray, batch: list[Request], prompts: list[str]) -> list[dict[str, Any]]:
-        _, scorer, _ = self.load()
         last = len(pixels) - len(batch)
         padded, prompts = batch + batch[-1:] * last, prompts + prompts[-1:] * last
         labels, sources = [each.label for each in padded], [each.source_key for each in padded]
-        return scorer(pixels, labels, sources, prompts)[: len(batch)]
+        return self.scorer(pixels, labels, sources, prompts)[: len(batch)]
 
     def _describe(self, request: Request) -> dict[str, Any]:
-        generator, _, _ = self.load()
         recipe = self._recipe
         return {
             "source_key": request.source_key,
@@ -236,8 +285,27 @@ class Engine:
             "backend": recipe.settings["backend"],
             "model": recipe.model,
             "revision": recipe.weights[:16],
-            **generator.describe(request.label, request.strength / 1000, request.seed),
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            **self.generator.describe(request.label, request.strength / 1000, request.seed),
         }
+
+
+def _until_told(feed: Queue[Sample | None], count: int) -> Iterator[Sample]:
+    """Yield `count` samples as they come in.
+
+    Raises:
+        _StoppedError: None came in before the last.
+    """
+    for _ in range(count):
+        sample = feed.get()
+        if sample is None:
+            raise _StoppedError
+        yield sample
+
+
+class _StoppedError(Exception):
+    """A shard is not written to its end, because it is not made to its end."""
 
 
 def _padded(items: Iterable[T], size: int) -> Iterator[tuple[list[T], list[T]]]:

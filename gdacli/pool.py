@@ -42,11 +42,6 @@ class ShardRequest:
     requests: list[Request]
 
     @property
-    def work(self) -> int:
-        """How long it takes, in some unit."""
-        return len(self.requests) * self.strength
-
-    @property
     def identities(self) -> list[str]:
         """The identities of the images, in order."""
         return [request.identity for request in self.requests]
@@ -147,14 +142,14 @@ def plan_shards(
 def split_among(shards: Sequence[ShardRequest], count: int) -> list[list[ShardRequest]]:
     """Divide shards into `count` parts of about equal work (images times strength), the same ones whatever the order.
 
-    Longest first, each to the part with the least work so far.
+    Longest first, each to the part with the least work so far; what goes together is said at `tasks_for`.
     """
     parts: list[list[ShardRequest]] = [[] for _ in range(count)]
     work = [0] * count
-    for shard in sorted(shards, key=lambda each: (-each.work, each.name)):
+    for task in sorted(tasks_for(shards, count), key=lambda task: (-_work(task), task[0].name)):
         least = work.index(min(work))
-        parts[least].append(shard)
-        work[least] += shard.work
+        parts[least] += task
+        work[least] += _work(task)
     return parts
 
 
@@ -165,10 +160,14 @@ def tasks_for(shards: Sequence[ShardRequest], workers: int) -> list[list[ShardRe
     shards than workers, each shard goes alone.
     """
     groups: dict[str, list[ShardRequest]] = {}
-    for shard in shards:
+    for shard in sorted(shards, key=lambda each: each.name):
         groups.setdefault(shard.source_shard or shard.name, []).append(shard)
     tasks = list(groups.values()) if len(groups) >= workers else [[shard] for shard in shards]
-    return sorted(tasks, key=lambda task: -sum(shard.work for shard in task)) if workers > 1 else tasks
+    return sorted(tasks, key=lambda task: -_work(task)) if workers > 1 else tasks
+
+
+def _work(task: Sequence[ShardRequest]) -> int:
+    return sum(len(shard.requests) * shard.strength for shard in task)
 
 
 def dataset_card(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> str:

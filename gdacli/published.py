@@ -1,5 +1,6 @@
 """A published pool: the folder that `gdacli generate` writes, here or where others have put it."""
 
+import csv
 import hashlib
 import json
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 from gdacli.artifacts import CHECKSUMS, sha256_bytes
 from gdacli.console import say
 from gdacli.errors import GdaError
+from gdacli.paths import DROPPED
 from gdacli.shards import read_shard
 from gdacli.store import Environment, Taken, open_location
 from gdacli.tables import read_table
@@ -24,7 +26,7 @@ def previous_pool(folder: Path) -> list[str]:
         return []
     pool = PublishedPool(str(folder.absolute()))
     try:
-        _ = pool.manifest["scoring"], pool.index["identity"]
+        _ = pool.manifest["scoring"], pool.identities()
     except (GdaError, KeyError) as error:
         say(f"note: the images of the present pool are not reused: {error}")
         return []
@@ -63,6 +65,19 @@ class PublishedPool:
             copy.write_bytes(self._read(INDEX))
             return read_table(copy)
 
+    @cached_property
+    def dropped(self) -> list[dict[str, str]]:
+        """Return the rows of `dropped.csv`: images that a filter left out, which lie in a folder of their own.
+
+        Raises:
+            GdaError: it is missing or damaged.
+        """
+        return list(csv.DictReader(self._read(DROPPED.name).decode().splitlines()))
+
+    def identities(self) -> set[str]:
+        """Return the identities of all its images."""
+        return {*self.index["identity"], *(row["identity"] for row in self.dropped)}
+
     def take(self, identities: Iterable[str]) -> tuple[dict[str, Taken], list[Environment]]:
         """Return the samples, by identity, of those images that the pool has, and where they were made.
 
@@ -73,6 +88,8 @@ class PublishedPool:
         """
         columns = (self.index[name] for name in ("identity", "key", "shard"))
         held = {identity: (key, shard) for identity, key, shard in zip(*columns, strict=True)}
+        for row in self.dropped:
+            held[row["identity"]] = row["key"], f"{DROPPED.stem}/{row['shard']}"
         wanted: dict[str, dict[str, str]] = {}
         for identity in identities:
             if identity in held:
@@ -81,7 +98,7 @@ class PublishedPool:
         found: dict[str, Taken] = {}
         for shard, identity_of in wanted.items():
             with tempfile.TemporaryDirectory() as scratch:
-                copy = Path(scratch) / shard
+                copy = Path(scratch) / "shard.tar"
                 if self._copy(shard, copy):
                     for sample in read_shard(copy):
                         if sample.key in identity_of:

@@ -14,7 +14,20 @@ from gdacli.prepared import Prepared
 from gdacli.prompts import DEFAULT_PROMPT
 from gdacli.rng import digest
 from gdacli.scores import scoring_identity
-from gdacli.weights import PIN, locate, weights_digest
+from gdacli.weights import PIN, PIPELINE, SINGLE, locate, weights_digest
+
+_DETERMINING = (
+    "backend",
+    "solver",
+    "num_inference_steps",
+    "guidance_scale",
+    "batch_size",
+    "dtype",
+    "memory_format",
+    "compile",
+    "image_format",
+    "threads",
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,21 @@ class Recipe:
 
     @property
     def identity(self) -> str:
-        """Hash of all that determines an image besides its source, class, strength and seed."""
-        return digest(self.settings, self.weights, BACKENDS[self.settings["backend"]], ENCODING)
+        """Hash of all that determines an image besides its source, class, strength and seed.
+
+        Settings by name, so that a new one changes no image that was made without it; where the model lies has no say.
+        """
+        names = [*_DETERMINING]
+        if self.settings["image_format"] != "png":
+            names.append("image_quality")
+        prompt = self.prompt if self.settings["backend"] == "text_to_image" else None
+        settings = {name: self.settings[name] for name in names}
+        return digest(settings, prompt, self.weights, BACKENDS[self.settings["backend"]], ENCODING)
+
+    @property
+    def prompt(self) -> str:
+        """Of text_to_image."""
+        return self.settings["prompt"] or DEFAULT_PROMPT
 
     @property
     def extension(self) -> str:
@@ -62,7 +88,7 @@ class Recipe:
         names = ["solver", "num_inference_steps", "guidance_scale", "compile"]
         options = {name: self.settings[name] for name in names}
         if self.settings["backend"] == "text_to_image":
-            options["prompt"] = self.settings["prompt"] or DEFAULT_PROMPT
+            options["prompt"] = self.prompt
         return {**options, "class_names": self.class_names, "image_size": self.image_size}
 
 
@@ -98,12 +124,17 @@ def read_recipe(
         asked = {name: settings[name] for name in ("model", "revision")}
         if asked != {name: pin[name] for name in asked}:
             raise GdaError(f"{folder / PIN}: made for {pin['model']!r}, generate.model is {asked}: run `gdacli fit`")
-        weights, model, location = pin["sha256"], pin["model"], (pin["model"], pin["commit"] or pin["revision"])
+        model, location = pin["model"], (pin["model"], pin["commit"] or pin["revision"])
+        found = locate(*location, "generate.model", PIPELINE)
+        weights = weights_digest(found, PIPELINE)
+        if weights != pin["sha256"]:
+            raise GdaError(f"generate.model: {found} has other weights than `gdacli fit` wrote down: run it again")
     else:
-        weights, model, location = weights_digest(folder), str(folder), (str(folder.absolute()), None)
+        weights = weights_digest(folder, PIPELINE)
+        model, location = str(folder), (str(folder.absolute()), None)
     clip_weights = None
     if clip_model is not None:
-        clip_weights = weights_digest(locate(clip_model, None, "generate.clip_model"))
+        clip_weights = weights_digest(locate(clip_model, None, "generate.clip_model", SINGLE), SINGLE)
     return Recipe(
         settings=dict(settings),
         weights=weights,

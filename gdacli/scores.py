@@ -33,6 +33,7 @@ CLIP_SCORE = "clip_score"
 NO_SOURCE = -1.0
 """The source distance of an image that has no source."""
 
+_PROBE_FILES = ("model.safetensors", "config.json", "features.npy", "outputs.npz")
 _DIGITS = 6
 _ROWS_AT_ONCE = 65536
 
@@ -41,7 +42,7 @@ ClipScore = Callable[["torch.Tensor", Sequence[str]], list[float]]
 
 def scoring_identity(probe: Path, clip_weights: str | None) -> str:
     """Return the hash of all that determines a score: another one means that images are scored again, not made."""
-    files = [sha256_file(require(probe / name, "gdacli probe")) for name in ("model.safetensors", "features.npy")]
+    files = [sha256_file(require(probe / name, "gdacli probe")) for name in _PROBE_FILES]
     return digest(VERSION, files, clip_weights)
 
 

@@ -7,14 +7,17 @@ from itertools import islice
 from pathlib import Path
 
 from gdacli.artifacts import new_file
+from gdacli.console import say
+from gdacli.errors import GdaError
 from gdacli.grid import Row, contact_sheet
 from gdacli.images import decode_array
-from gdacli.pool import ShardRequest
+from gdacli.pool import ShardRequest, tasks_for
 from gdacli.recipe import Recipe
 from gdacli.shards import read_shard
 from gdacli.store import ImageStore
 
 _ROWS = 8
+_LOOK_AT = 32
 _SECONDS_BETWEEN = 20.0
 _CELL = 96
 
@@ -31,18 +34,24 @@ class Showcase:
 
     def __init__(self, path: Path, recipe: Recipe, store: ImageStore, shards: Sequence[ShardRequest]) -> None:
         self._path, self._recipe, self._store = path, recipe, store
-        self._unfinished = list(shards)
-        self._drawn_at = -_SECONDS_BETWEEN
+        self._unfinished = [shard for task in tasks_for(shards, 2) for shard in task]  # about the order they come in
+        self._not_before = 0.0
 
     def __call__(self) -> None:
-        """Draw, if a shard was finished since the last time and that is a while ago."""
-        if time.monotonic() - self._drawn_at < _SECONDS_BETWEEN:
+        """Draw, if a shard was finished since the last time and that is a while ago; a picture ends no run."""
+        start = time.monotonic()
+        if start < self._not_before:
             return
-        done = [shard for shard in self._unfinished if self._store.holds(shard.identities, self._recipe.scoring)]
-        if done:
-            self._unfinished = [shard for shard in self._unfinished if shard not in done]
-            self._draw(done[-1])
-        self._drawn_at = time.monotonic()
+        done = [
+            each for each in self._unfinished[:_LOOK_AT] if self._store.holds(each.identities, self._recipe.scoring)
+        ]
+        self._unfinished = [each for each in self._unfinished if each not in done]
+        try:
+            if done:
+                self._draw(done[-1])
+        except (GdaError, OSError) as error:
+            say(f"note: {self._path} is not drawn ({error})")
+        self._not_before = time.monotonic() + max(_SECONDS_BETWEEN, 50 * (time.monotonic() - start))
 
     def _draw(self, wanted: ShardRequest) -> None:
         with tempfile.TemporaryDirectory() as scratch:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from gdacli.rng import combine
 from gdacli.shards import Sample, Shard, read_shard, write_shard
 
 ENVIRONMENT_VARIABLE = "GDACLI_WORK"
+
+_SECONDS_OF_A_WRITE = 24 * 3600.0
+"""A file that another part of a run is writing now is not older than this."""
 
 Environment = dict[str, str]
 """Where images were made: device, machine, library versions."""
@@ -91,15 +95,20 @@ class ImageStore:
             except BlockingIOError:
                 say(f"another gdacli generates with these settings ({self.folder}); waiting for it")
                 fcntl.flock(file, kind)
-            if not shared:
-                for left in self.folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed
-                    left.unlink(missing_ok=True)
+            for left in self.folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed
+                with contextlib.suppress(FileNotFoundError):
+                    if not shared or time.time() - left.stat().st_mtime > _SECONDS_OF_A_WRITE:
+                        left.unlink()
             yield
 
     def holds(self, identities: Sequence[str], scoring: str) -> bool:
         """Say if a finished shard of exactly these images in this order is there; its bytes are not read."""
         listing = self._path(identities, scoring)
-        return self._read(listing) is not None and listing.with_suffix(".tar").exists()
+        if self._read(listing) is None:
+            if listing.exists():
+                _say_damaged(listing)
+            return False
+        return listing.with_suffix(".tar").exists()
 
     def known(self) -> set[str]:
         """Return the identities of all images that finished shards list."""
@@ -119,7 +128,8 @@ class ImageStore:
             with new_file(path) as temporary:
                 _copy(listing, content, temporary)
         except (_DamagedError, FileNotFoundError):
-            self._damaged(listing)
+            _say_damaged(listing)
+            self._drop(listing)
             return None
         return Shard(path.name, content["sha256"], content["count"]), content["environments"]
 
@@ -139,7 +149,8 @@ class ImageStore:
                 try:
                     _copy(listing, content, copy)
                 except (_DamagedError, FileNotFoundError):
-                    self._damaged(listing)
+                    _say_damaged(listing)
+                    self._drop(listing)
                     continue
                 for identity, sample in zip(content["identities"], read_shard(copy), strict=True):
                     if identity in held:
@@ -192,20 +203,18 @@ class ImageStore:
             digest, _, text = listing.read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None
-        if sha256_bytes(text).encode() != digest:
-            self._damaged(listing)
-            return None
-        return json.loads(text)
-
-    def _damaged(self, listing: Path) -> None:
-        say(f"warning: {listing.with_suffix('.tar')} or its listing is damaged; its images are made again")
-        self._drop(listing)
+        # One that is half-written, as another worker's may be where renaming is not at hand, is not there yet.
+        return json.loads(text) if sha256_bytes(text).encode() == digest else None
 
     def _drop(self, listing: Path) -> None:
         if self._listings is not None:
             self._listings.pop(listing, None)
         listing.unlink(missing_ok=True)
         listing.with_suffix(".tar").unlink(missing_ok=True)
+
+
+def _say_damaged(listing: Path) -> None:
+    say(f"warning: {listing.with_suffix('.tar')} or its listing is damaged; its images are made again")
 
 
 class _DamagedError(Exception):

@@ -1,5 +1,6 @@
 """Where a pretrained model's files are, and what identifies them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gdacli.artifacts import sha256_file
@@ -9,17 +10,23 @@ from gdacli.rng import digest
 PIN = "model.json"
 """Written by `gdacli fit` for a pretrained model: its name, revision and hash."""
 
-_WANTED = ["*.json", "*.txt", "*.safetensors"]
+PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+"""The files of a model in diffusers' layout."""
+
+SINGLE = ["*.json", "*.txt", "*.safetensors"]
+"""The files of a model in transformers' layout."""
+
 _UNWANTED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
 
 
-def locate(model: str, revision: str | None, key: str) -> Path:
+def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
     """Return the folder of a model: itself, or what the Hub's cache holds, downloaded if need be.
 
     Args:
         model: a local folder or a Hub id.
         revision: of the Hub id; None is its newest.
         key: of params.yaml, for messages.
+        files: PIPELINE or SINGLE.
 
     Raises:
         GdaError: neither a folder, nor in the cache, nor reachable.
@@ -33,7 +40,7 @@ def locate(model: str, revision: str | None, key: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files), ignore_patterns=_UNWANTED))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         at = f" --revision {revision}" if revision else ""
         raise GdaError(
@@ -42,8 +49,8 @@ def locate(model: str, revision: str | None, key: str) -> Path:
         ) from error
 
 
-def weights_digest(folder: Path) -> str:
-    """Return the hash of a model's files, their names and their bytes."""
-    files = sorted(file for pattern in _WANTED for file in folder.rglob(pattern))
-    files = [file for file in files if not any(file.relative_to(folder).match(each) for each in _UNWANTED)]
-    return digest({str(file.relative_to(folder)): sha256_file(file) for file in files})
+def weights_digest(folder: Path, files: Sequence[str]) -> str:
+    """Return the hash of a model's files, their names and their bytes; `files` as for `locate`."""
+    found = sorted({path for pattern in files for path in folder.glob(pattern)})
+    found = [path for path in found if not any(path.relative_to(folder).match(each) for each in _UNWANTED)]
+    return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})

@@ -17,7 +17,8 @@ from conftest import Project, write_folder
 from gdacli.artifacts import sha256_file
 from gdacli.checksums import verify_folder
 
-SHARD_SIZE = 5
+SHARD_SIZE = 20
+"""More than a batch."""
 
 
 def many_shards(folder: Path, per_class: int = 40) -> Project:

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_the_pool_holds_what_the_arms_need_with_its_provenance(ready):
     assert {shard["name"]: shard["sha256"] for shard in manifest["shards"]} == shards(ready)
     assert {environment["device"] for environment in manifest["environments"]} == {"cpu"}
     assert manifest["dropped"] == {}
-    assert (folder / "dropped.csv").read_text().splitlines()[0].startswith("key,reason,confidence,")
+    assert (folder / "dropped.csv").read_text().splitlines()[0].startswith("key,reason,shard,identity,confidence,")
     for sample in samples:
         assert 0 <= sample.meta["confidence"] <= 1
         assert sample.meta["nearest_key"] != sample.meta["source_key"]
@@ -335,11 +336,66 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert generate(ready, *named)["run"]["made"] == 0
-    error = ready("generate", *named, "-S", "generate.seed=3").error
+    error = ready("generate", *named).error
     assert "has other weights than `gdacli fit` wrote down: run it again" in error
+    assert ready("fit", *named).code == 0
+    assert generate(ready, *named)["run"]["made"] > 0
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error
     assert "run `hf download nobody/nothing` where there is a network" in error
     assert "goes with backend: text_to_image" in ready("generate", "-S", "generate.prompt=x").error
+
+
+def test_shards_of_several_batches_have_the_same_bytes_grown_or_made_by_two_workers(ready, tmp_path, monkeypatch):
+    """56 images a shard in batches of 32: the second batch is filled up, and a grown shard is packed anew."""
+    ready.ok("prepare -S data.shard_size=100", "probe", "select", "fit")
+    few, many = ([f"arms.targeted.variants={number}", "-S", "compare.arms=[targeted]"] for number in (3, 4))
+    generate(ready, "-S", *few)
+    grown = generate(ready, "-S", *many)
+    assert grown["run"]["reused"] == 3 * grown["num_images"] // 4
+    assert grown["num_images"] / grown["shards"] > 32
+    grown_shards = shards(ready)
+    for workers in (1, 2):
+        shutil.rmtree(ready.folder / "data/synthetic")
+        monkeypatch.setenv("GDACLI_WORK", str(tmp_path / f"work{workers}"))
+        two = ("-S", "arms.targeted.strengths=[0.5, 0.8]", "-S", "generate.workers=2") if workers == 2 else ()
+        assert generate(ready, "-S", *many, *two)["run"]["reused"] == 0
+        made = shards(ready)
+        assert {name: made[name] for name in grown_shards} == grown_shards
+
+
+def test_what_a_filter_dropped_is_taken_too_by_a_fresh_work_directory(ready, tmp_path, monkeypatch):
+    generate(ready)
+    middle = sorted(meta["confidence"] for _, meta in images(ready).values())[8]
+    some = f"generate.filter.min_confidence={middle}"
+    result, before = generate(ready, "-S", some), shards(ready)
+    assert result["dropped"] == {"min_confidence": 8}
+    assert sum(result["per_arm"].values()) == result["num_images"]
+    assert len(list((ready.folder / "data/synthetic/dropped").glob("*.tar"))) > 0
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "new"))
+    assert generate(ready, "-S", some)["run"]["made"] == 0
+    assert shards(ready) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_one_line_and_keeps_the_finished_shards(ready, tmp_path, workers):
+    """A limit on the size of a file fails a write like a full disk; one shard has many images and exceeds it."""
+    small_and_large = ["-S", "compare.arms=[targeted, flood]", "-S", "arms.flood.num_images=60"]
+    command = [sys.executable, "-m", "gdacli", "generate", "-C", str(ready.folder), *small_and_large]
+    command += ["-S", f"generate.workers={workers}"]
+    limited = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert limited.returncode == 1
+    assert limited.stderr.splitlines()[-1].startswith("error: the disk is full (")
+    assert "Traceback" not in limited.stderr
+    assert not (ready.folder / "data/synthetic").exists()
+    finished = list((tmp_path / "work").rglob("*.listing"))
+    assert finished or workers == 2
+    assert len(list((tmp_path / "work").rglob("*.tar"))) == len(finished)
+    result = generate(ready, *small_and_large)
+    assert 60 <= result["run"]["made"] < result["num_images"]

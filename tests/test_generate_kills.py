@@ -37,7 +37,7 @@ def test_killed_at_random_points_it_goes_on_and_loses_a_shard_at_most(ready, tmp
         if not run.ends_within(chance.uniform(0, 0.1)):
             os.killpg(run.process.pid, signal.SIGKILL)
             assert run.finish()[0] == -signal.SIGKILL
-            assert pool(ready) is None
+            assert pool(ready) in (None, whole)
     assert len(begun_images(ready)) - num_finished(work) <= 3
     ready.ok("generate")
     assert pool(ready) == whole

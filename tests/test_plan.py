@@ -73,7 +73,8 @@ def test_a_plan_counts_what_generate_then_makes(project):
     assert plan["denoiser_evaluations"] == 2 * 5 * selected
     assert plan["seconds"] > 0
     assert plan["cost"] == pytest.approx(plan["device_hours"] * 3600, rel=0.01, abs=0.05)
-    assert plan["megabytes"] > 0
+    assert plan["megabytes"]["work"] == plan["megabytes"]["pool"] > 0
+    assert [batch["strength"] for batch in plan["batches"]] == [0.5, 0.8]
     assert min(plan["free_megabytes"].values()) > 0
     made = json.loads(project("generate", "--json", *change).stdout)
     assert made["run"]["made"] == plan["pool"]["to_make"]

@@ -22,10 +22,9 @@ def run(recipe: Recipe, shards: Sequence[ShardRequest], workers: int | None, adv
     if len(devices) == 1:
         from gdacli.engine import Engine
 
-        engine = Engine(recipe, devices[0])
-        for shard in (shard for task in tasks for shard in task):
-            for made, taken in engine.make(shard):
-                advance(made, taken)
+        for message in Engine(recipe, devices[0]).make(shard for task in tasks for shard in task):
+            if message is not None:
+                advance(*message)
         return
     context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
     running: dict[Connection, BaseProcess] = {}
@@ -52,7 +51,11 @@ def _serve(running: dict[Connection, BaseProcess], tasks: list[list[ShardRequest
             assert isinstance(connection, Connection)  # noqa: S101  # what `wait` was given
             try:
                 message = connection.recv()
-            except (EOFError, ConnectionResetError):
+                if message is None and tasks:
+                    connection.send(tasks.pop())
+                elif message is None:
+                    busy.remove(connection)
+            except (EOFError, ConnectionError):
                 process = running[connection]
                 process.join()
                 raise GdaError(
@@ -63,15 +66,12 @@ def _serve(running: dict[Connection, BaseProcess], tasks: list[list[ShardRequest
                 raise message
             if message is not None:
                 advance(*message)
-            elif tasks:
-                connection.send(tasks.pop())
-            else:
-                busy.remove(connection)
 
 
 def _work(connection: Connection, recipe: Recipe, device: str) -> None:
     """Make shards until the other end closes; messages: None (idle), (made, taken), or an exception."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
+    for number in (signal.SIGINT, signal.SIGTERM):  # may reach every process; the first one ends the others
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from gdacli.engine import Engine
 
@@ -79,10 +79,12 @@ def _work(connection: Connection, recipe: Recipe, device: str) -> None:
         engine = Engine(recipe, device)
         while True:
             connection.send(None)
-            for shard in connection.recv():
-                for progress in engine.make(shard):
-                    connection.send(progress)
+            for message in engine.make(connection.recv()):
+                if message is not None:
+                    connection.send(message)
     except Exception as error:
+        if type(error).__module__ not in ("builtins", GdaError.__module__):  # others may not travel between processes
+            error = RuntimeError(f"{type(error).__name__}: {error}")
         error.add_note(traceback.format_exc())
         connection.send(error)
 

@@ -66,9 +66,7 @@ class _Actor:
             from gdacli.engine import Engine
 
             self._engine = Engine(self._recipe, self._device)
-        for shard in shards:
-            yield from self._engine.make(shard)
-            yield None
+        yield from self._engine.make(shards)
 
 
 @dataclass
@@ -77,7 +75,7 @@ class _Task:
 
     shards: list[ShardRequest]
     told: int = 0
-    """Images of the first shard that the user knows of, perhaps from an actor that was lost."""
+    """Images of these shards that the user knows of, perhaps from an actor that was lost."""
 
 
 @dataclass
@@ -88,15 +86,16 @@ class _Job:
     node: str = ""
     task: _Task = field(default_factory=lambda: _Task([]))
     done: int = 0
-    """Images of the first shard that this actor reported."""
+    """Images of these shards that this actor reported."""
 
     def read(self, message: tuple[int, int] | str | None, advance: Advance) -> None:
         """Take in what the actor yields; an image that a lost actor has reported counts once."""
         if isinstance(message, str):
             self.node = message
         elif message is None:
-            self.task.shards.pop(0)
-            self.task.told = self.done = 0
+            finished = len(self.task.shards.pop(0).requests)
+            self.task.told -= finished
+            self.done -= finished
         else:
             made, taken = message
             self.done += made + taken
@@ -123,7 +122,8 @@ def _serve(ray: ModuleType, actors: Sequence[Any], tasks: list[_Task], advance: 
         ready, _ = ray.wait(list(busy), timeout=patience)
         if not ready:
             say("waiting for the Ray cluster to start workers: other jobs may hold its CPUs or GPUs")
-        patience = None if ready or patience is None else 20 * patience
+        working = any(job.task.shards for job in busy.values())
+        patience = None if working else _SECONDS_WITHOUT_A_WORKER if ready else 20 * (patience or 1)
         for stream in ready:
             job = busy[stream]
             try:

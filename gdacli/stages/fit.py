@@ -12,7 +12,7 @@ from gdacli.params import Params
 from gdacli.paths import GENERATOR, PLOTS, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.tables import write_csv
-from gdacli.weights import PIN, locate, weights_digest
+from gdacli.weights import PIN, PIPELINE, locate, weights_digest
 
 VERSION = 1
 
@@ -52,13 +52,13 @@ def run(params: Params) -> dict[str, Any]:
 def _pin(params: Params) -> dict[str, Any]:
     """Write down which weights a pretrained model has: there is nothing to fit, and `generate` notices other ones."""
     generate = params.generate
-    folder = locate(generate.model or "", generate.revision, "generate.model")
+    folder = locate(generate.model or "", generate.revision, "generate.model", PIPELINE)
     commit = folder.name if folder.parent.name == "snapshots" else None
     pin = {
         "model": generate.model,
         "revision": generate.revision,
         "commit": commit,
-        "sha256": weights_digest(folder),
+        "sha256": weights_digest(folder, PIPELINE),
     }
     with new_directory(GENERATOR / generate.backend) as output:
         write_json(output / PIN, pin)

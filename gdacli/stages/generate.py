@@ -1,7 +1,6 @@
 """`gdacli generate`: the pool, every synthetic image that the compared arms need, each once."""
 
 import os
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gdacli.arms import num_added
-from gdacli.artifacts import new_directory, sha256_bytes, sweep, temporary_name, write_json, write_text
+from gdacli.arms import arm_keys
+from gdacli.artifacts import new_directory, sha256_bytes, temporary_directory, write_json, write_text
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
 from gdacli.executors import make_shards
 from gdacli.generators import BACKENDS
+from gdacli.images import ENCODING
 from gdacli.params import Params
 from gdacli.paths import DROPPED, GENERATOR, LATEST, PROBE, SELECTION, SOURCE, SYNTHETIC
-from gdacli.pool import PoolRequest, ShardRequest, dataset_card, request_pool, split_among
+from gdacli.pool import ShardRequest, dataset_card, request_pool, split_among
 from gdacli.prepared import read_prepared, read_strategies
 from gdacli.published import INDEX, MANIFEST, previous_pool
 from gdacli.recipe import Recipe, read_recipe
@@ -65,8 +65,10 @@ def run(params: Params, part: tuple[int, int] | None = None, merge: bool = False
             def done(made: int, taken: int) -> None:
                 nonlocal num_made
                 num_made += made
-                advance(made + taken)
+                if taken:
+                    advance(taken, free=True)
                 if made:
+                    advance(made)
                     show_latest()
 
             if shards and merge:
@@ -74,22 +76,25 @@ def run(params: Params, part: tuple[int, int] | None = None, merge: bool = False
                     f"{len(shards)} of {len(pool.shards)} shards are not made yet (first: {shards[0].name}) in "
                     f"{store.folder}: wait for the parts that make them, run them again, or leave --merge out"
                 )
-            make_shards(generate.executor, recipe, shards, generate.workers, done)
+            if shards:
+                with _previous_pool() as previous:
+                    reusing = replace(recipe, reuse=(*recipe.reuse, *previous))
+                    make_shards(generate.executor, reusing, shards, generate.workers, done)
 
-        advance(num_wanted - sum(len(shard.requests) for shard in missing))
-        with _previous_pool(needed=bool(missing) and not merge) as previous:
-            recipe = replace(recipe, reuse=(*recipe.reuse, *previous))
-            make(missing)
-            if part is not None:
-                shape = {"part": part[0], "parts": part[1], "shards": len(wanted), "num_images": num_wanted}
-                return {**shape, "run": {"made": num_made, "reused": num_wanted - num_made}}
-            manifest = _publish(pool, recipe, store, make, generate.filter.model_dump())
+        advance(num_wanted - sum(len(shard.requests) for shard in missing), free=True)
+        make(missing)
+        if part is not None:
+            shape = {"part": part[0], "parts": part[1], "shards": len(wanted), "num_images": num_wanted}
+            return {**shape, "run": {"made": num_made, "reused": num_wanted - num_made}}
+        manifest, dropped = _publish(pool.shards, recipe, store, make, generate.filter.model_dump())
     return {
         "num_images": manifest["num_images"],
         "run": {"made": num_made, "reused": num_wanted - num_made},
         "images": manifest["images"],
         "dropped": manifest["dropped"],
-        "per_arm": {name: num_added(arms[name], pool.chosen[name]) for name in arms},
+        "per_arm": {
+            name: len(set(arm_keys(arm, index["key"], pool.chosen[name])) - dropped) for name, arm in arms.items()
+        },
         "shards": len(manifest["shards"]),
         "megabytes": round(sum((SYNTHETIC / each["name"]).stat().st_size for each in manifest["shards"]) / 1e6, 3),
     }
@@ -113,71 +118,73 @@ def summary(result: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _previous_pool(needed: bool) -> Iterator[list[str]]:
+def _previous_pool() -> Iterator[list[str]]:
     """Yield where the previous pool is: in its place, or, as DVC removes outputs before a run, a copy from its cache.
 
     So a fresh clone after `dvc pull` makes only what is new.
     """
-    if not needed or SYNTHETIC.exists() or "DVC_STAGE" not in os.environ or not _known_to_dvc():
-        yield previous_pool(SYNTHETIC) if needed else []
+    if SYNTHETIC.exists() or "DVC_STAGE" not in os.environ or not _known_to_dvc():
+        yield previous_pool(SYNTHETIC)
         return
-    place = SYNTHETIC.with_name("previous")
-    sweep(place)
-    copy = temporary_name(place)
-    try:
-        root = os.environ["DVC_ROOT"]
+    with temporary_directory(SYNTHETIC.with_name("previous")) as scratch:
+        root, copy = os.environ["DVC_ROOT"], scratch / SYNTHETIC.name
         command = ["dvc", "get", root, os.path.relpath(SYNTHETIC.absolute(), root), "--out", str(copy)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             say(f"note: the previous pool cannot be had from DVC: {' '.join(done.stderr.split())[:200]}")
         yield previous_pool(copy)
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _known_to_dvc() -> bool:
     lock = Path("dvc.lock")
-    return lock.exists() and f"path: {SYNTHETIC}" in lock.read_text(encoding="utf-8")
+    return lock.exists() and f"path: {SYNTHETIC}\n" in lock.read_text(encoding="utf-8")
 
 
 def _publish(
-    pool: PoolRequest,
+    shards: list[ShardRequest],
     recipe: Recipe,
     store: ImageStore,
     make: Callable[[list[ShardRequest]], None],
     thresholds: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the pool from finished shards, without the images that fail a threshold; returns its manifest."""
+) -> tuple[dict[str, Any], set[str]]:
+    """Write the pool from finished shards, the images that fail a threshold apart; returns its manifest, their keys."""
     scores = SCORES if recipe.clip_model is None else {**SCORES, CLIP_SCORE: float}
-    shards: list[Shard] = []
-    environments: list[Environment] = []
+    published: list[Shard] = []
     images: dict[str, int] = {}
     dropped: list[list[Any]] = []
     meta: dict[str, Any] = {}
     with new_directory(SYNTHETIC) as folder:
+        found = {wanted.name: _fetch(wanted, recipe, store, folder) for wanted in shards}
+        damaged = [wanted for wanted in shards if found[wanted.name] is None]
+        make(damaged)
+        found |= {wanted.name: _fetch(wanted, recipe, store, folder) for wanted in damaged}
+        environments: list[Environment] = []
         with TableWriter(folder / INDEX, {**_INDEX, **scores}) as listing:
-            for wanted in pool.shards:
-                path = folder / wanted.name
-                shard, where = _fetch(wanted, recipe, store, make, path)
+            for wanted in shards:
+                path, fetched = folder / wanted.name, found[wanted.name]
+                if fetched is None:
+                    raise GdaError(f"{store.folder}: {wanted.name} is damaged right after it was made: check the disk")
+                shard, where = fetched
                 environments += [each for each in where if each not in environments]
                 rows, failed = [], set[str]()
                 for sample, request in zip(read_shard(path), wanted.requests, strict=True):
                     meta, scored = sample.meta, [sample.meta[name] for name in scores]
                     if reason := reason_to_drop(sample.meta, thresholds):
                         failed.add(sample.key)
-                        dropped.append([sample.key, reason, *scored])
+                        dropped.append([sample.key, reason, wanted.name, request.identity, *scored])
                     else:
                         sha256 = sha256_bytes(sample.image)
                         rows.append((sample.key, sample.label, wanted.name, sha256, request.identity, *scored))
                 kind = f"s{wanted.strength:04d}" if wanted.source_shard else "sampled"
                 images[kind] = images.get(kind, 0) + len(rows)
-                if not rows:
-                    path.unlink()
-                    continue
                 if failed:
-                    shard = write_shard(path, (each for each in read_shard(path) if each.key not in failed))
-                listing.append(rows)
-                shards.append(shard)
+                    write_shard(folder / DROPPED.stem / path.name, (s for s in read_shard(path) if s.key in failed))
+                    shard = write_shard(path, (s for s in read_shard(path) if s.key not in failed))
+                if rows:
+                    listing.append(rows)
+                    published.append(shard)
+                else:
+                    path.unlink()
         manifest = {
             "images": images,
             "num_images": sum(images.values()),
@@ -185,31 +192,21 @@ def _publish(
             "filter": thresholds,
             "settings": recipe.settings,
             "backend_version": BACKENDS[recipe.settings["backend"]],
+            "encoding_version": ENCODING,
             "model": {"name": recipe.model, "revision": recipe.model_location[1], "sha256": recipe.weights},
             "class_names": recipe.class_names,
             "scoring": recipe.scoring,
             "environments": sorted(environments, key=str),
-            "shards": [vars(shard) for shard in shards],
+            "shards": [vars(shard) for shard in published],
         }
         write_json(folder / MANIFEST, manifest)
-        write_csv(folder / DROPPED.name, ["key", "reason", *scores], dropped)
-        if shards:
+        write_csv(folder / DROPPED.name, ["key", "reason", "shard", "identity", *scores], dropped)
+        if published:
             write_text(folder / "README.md", dataset_card(recipe.class_names, recipe.extension, meta))
-    return manifest
+    return manifest, {key for key, *_ in dropped}
 
 
 def _fetch(
-    wanted: ShardRequest,
-    recipe: Recipe,
-    store: ImageStore,
-    make: Callable[[list[ShardRequest]], None],
-    path: Path,
-) -> tuple[Shard, list[Environment]]:
-    """Copy a finished shard out of the store; one that is found damaged is made again, once."""
-    found = store.fetch(wanted.identities, recipe.scoring, path)
-    if found is None:
-        make([wanted])
-        found = store.fetch(wanted.identities, recipe.scoring, path)
-    if found is None:
-        raise GdaError(f"{store.folder}: shard {wanted.name} is damaged again right after it was made: check the disk")
-    return found
+    wanted: ShardRequest, recipe: Recipe, store: ImageStore, folder: Path
+) -> tuple[Shard, list[Environment]] | None:
+    return store.fetch(wanted.identities, recipe.scoring, folder / wanted.name)

@@ -16,6 +16,9 @@ from gdacli.published import PublishedPool, previous_pool
 from gdacli.recipe import Recipe, read_recipe
 from gdacli.store import ImageStore, open_location, work_location
 
+_TAR_OVERHEAD = 3 * 1024
+"""Bytes of headers and padding of a sample's three members, about."""
+
 
 def run(params: Params, price_per_hour: float) -> dict[str, Any]:
     """Count what the compared arms need, and measure a batch; writes nothing.
@@ -60,54 +63,74 @@ def run(params: Params, price_per_hour: float) -> dict[str, Any]:
         },
         "denoiser_evaluations": sum(counts["denoiser_evaluations"] for counts in by_strength.values()),
     }
-    return {**result, **_estimate(params, recipe, missing, num_batches, price_per_hour)}
+    return {**result, **_estimate(params, recipe, pool.num_images, missing, num_batches, price_per_hour)}
 
 
 def _made_before(recipe: Recipe) -> set[str]:
     known = ImageStore(recipe.work, recipe.identity).known()
     for location in (*recipe.reuse, *previous_pool(SYNTHETIC)):
-        known |= set(PublishedPool(location).index["identity"])
+        known |= PublishedPool(location).identities()
     return known
 
 
 def _estimate(
     params: Params,
     recipe: Recipe,
+    num_images: int,
     missing: Sequence[ShardRequest],
     num_batches: dict[int, int],
     price_per_hour: float,
 ) -> dict[str, Any]:
-    """Measure a batch of the smallest strength, and reckon from it."""
+    """Measure batches of the smallest and the largest strength, and reckon from them.
+
+    What a batch takes is `once` (encoding, decoding, scoring) and `each` for every evaluation of the denoiser.
+    """
+    generate = params.generate
+    result: dict[str, Any] = {
+        "device": None,
+        "workers": 0,
+        "batches": [],
+        "seconds": 0.0,
+        "device_hours": 0.0,
+        "price_per_hour": price_per_hour,
+        "cost": 0.0,
+        "megabytes": {"work": 0.0, "pool": None},
+        "free_megabytes": {place: _free(Path(place)) for place in dict.fromkeys(_places(recipe))},
+    }
     if not missing:
-        return {"seconds": 0.0, "cost": 0.0, "megabytes": 0.0}
+        return result
     from gdacli.engine import Engine
 
-    shard = min(missing, key=lambda each: each.strength)
-    batch = shard.requests[: params.generate.batch_size]
-    say(f"plan: measuring a batch of {params.generate.batch_size} at strength {shard.strength / 1000:g}")
-    engine = Engine(recipe)
-    seconds, size = 0.0, 0.0
-    for _ in range(2):  # the first one warms up
-        start = time.perf_counter()
-        samples = [sample for made in engine.make_images(batch) for sample in made.values()]
-        seconds = time.perf_counter() - start
-        size = sum(len(sample.image) + len(str(sample.meta)) + 3 * 1024 for sample in samples) / len(samples)
-    per_evaluation = seconds / recipe.evaluations(shard.strength)
-    evaluations = sum(count * recipe.evaluations(strength) for strength, count in num_batches.items())
-    workers = params.generate.workers or _num_devices(engine.load()[2]["device"])
-    megabytes = size * sum(len(each.requests) for each in missing) / 1e6
-    device_hours = evaluations * per_evaluation / 3600
-    return {
-        "device": engine.load()[2],
+    engine, batches, size = Engine(recipe), list[dict[str, Any]](), 0.0
+    for strength in dict.fromkeys((min(num_batches), max(num_batches))):
+        shard = next(each for each in missing if each.strength == strength)
+        batch = shard.requests[: generate.batch_size]
+        say(f"plan: measuring a batch of {generate.batch_size} at strength {strength / 1000:g}")
+        for _ in range(1 if batches else 2):  # the very first one warms up
+            start = time.perf_counter()
+            samples = [sample for made in engine.make_images(batch) for sample in made.values()]
+            seconds = time.perf_counter() - start
+        size = sum(len(sample.image) + len(str(sample.meta)) + _TAR_OVERHEAD for sample in samples) / len(samples)
+        evaluations = recipe.evaluations(strength)
+        batches.append({"strength": strength / 1000, "evaluations": evaluations, "seconds": round(seconds, 4)})
+    first, last = batches[0], batches[-1]
+    each = first["seconds"] / first["evaluations"]
+    if last["evaluations"] > first["evaluations"]:
+        slope = (last["seconds"] - first["seconds"]) / (last["evaluations"] - first["evaluations"])
+        each = min(each, max(0.0, slope))
+    once = max(0.0, last["seconds"] - each * last["evaluations"])
+    total = sum(count * (once + each * recipe.evaluations(strength)) for strength, count in num_batches.items())
+    workers = generate.workers or (_num_gpus() if engine.device.type == "cuda" else 1)
+    workers = min(workers, len(missing))
+    num_missing = sum(len(shard.requests) for shard in missing)
+    return result | {
+        "device": engine.environment,
         "workers": workers,
-        "batch": {"rows": params.generate.batch_size, "strength": shard.strength / 1000, "seconds": round(seconds, 4)},
-        "batch_evaluations": evaluations,
-        "seconds": round(3600 * device_hours / workers, 1),
-        "device_hours": round(device_hours, 5),
-        "price_per_hour": price_per_hour,
-        "cost": round(device_hours * price_per_hour, 4),
-        "megabytes": round(megabytes, 3),
-        "free_megabytes": {place: _free(Path(place)) for place in dict.fromkeys(_places(recipe))},
+        "batches": batches,
+        "seconds": round(total / workers, 1),
+        "device_hours": round(total / 3600, 5),
+        "cost": round(total / 3600 * price_per_hour, 4),
+        "megabytes": {"work": round(size * num_missing / 1e6, 3), "pool": round(size * num_images / 1e6, 3)},
     }
 
 
@@ -123,9 +146,7 @@ def _free(path: Path) -> float:
     return round(shutil.disk_usage(path).free / 1e6)
 
 
-def _num_devices(kind: str) -> int:
-    if kind == "cpu":
-        return 1
+def _num_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
@@ -147,13 +168,14 @@ def summary(result: dict[str, Any]) -> str:
     ]
     if not pool["to_make"]:
         return "\n".join([*lines, f"nothing to make: all {pool['images']} images were made before"])
-    batch, device = result["batch"], result["device"]
+    device, megabytes = result["device"], result["megabytes"]
+    measured = " and ".join(f"{each['seconds']:.2f} s at strength {each['strength']:g}" for each in result["batches"])
+    free = ", ".join(f"{free:.0f} MB at {place}" for place, free in result["free_megabytes"].items())
     lines += [
         f"time: {_duration(result['seconds'])} with {result['workers']} worker(s) on {device['device']} "
-        f"({device['machine']}), from a batch of {batch['rows']} at strength {batch['strength']:g} that took "
-        f"{batch['seconds']:.2f} s",
-        f"disk: {result['megabytes']:.1f} MB in the work directory, again in data/synthetic and in DVC's cache; free: "
-        + ", ".join(f"{free:.0f} MB at {place}" for place, free in result["free_megabytes"].items()),
+        f"({device['machine']}), from a batch that took {measured}",
+        f"disk: {megabytes['work']:.1f} MB more in the work directory, {megabytes['pool']:.1f} MB in {SYNTHETIC} and "
+        f"again in DVC's cache; free: {free}",
     ]
     if result["price_per_hour"]:
         cost = f"{result['cost']:.{2 if result['cost'] >= 1 else 4}f}"

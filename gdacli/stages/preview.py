@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.arms import PoolPlan, milli
+from gdacli.arms import PoolPlan, milli, selected
 from gdacli.artifacts import new_file, write_text
 from gdacli.console import progress
 from gdacli.errors import GdaError
@@ -14,8 +14,9 @@ from gdacli.images import decode_array
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, PROBE, SELECTION, SOURCE
 from gdacli.pool import plan_shards
-from gdacli.prepared import Prepared, decode_sample, read_prepared, read_strategies
+from gdacli.prepared import decode_sample, read_prepared, read_strategies
 from gdacli.recipe import read_recipe
+from gdacli.shards import read_shard
 from gdacli.store import work_location
 
 _CELL = 128
@@ -28,7 +29,7 @@ def run(params: Params, num_sources: int, output: Path) -> dict[str, Any]:
 
     Args:
         params: of the project.
-        num_sources: how many source images, the latest-learned ones of each class in turn.
+        num_sources: how many of the selected images, of each class in turn those of the highest score.
         output: folder to write to.
     """
     from gdacli.engine import Engine
@@ -39,8 +40,12 @@ def run(params: Params, num_sources: int, output: Path) -> dict[str, Any]:
     if not arms:
         raise GdaError("compare.arms: none of them adds synthetic images: there is nothing to preview")
     first = next(iter(arms.values()))
-    score, _ = read_strategies(SELECTION, index["key"])[first.select or ""]
-    rows = _latest_of_each_class(index["label"], score, num_sources)
+    strategies = read_strategies(SELECTION, index["key"])
+    chosen = selected(first, params.all_arms(), strategies, index["label"])
+    score, _ = strategies[first.select or ""]
+    rows = _first_of_each_class(index["label"], np.where(chosen, score, -np.inf), min(num_sources, int(chosen.sum())))
+    if not rows:
+        raise GdaError(f"arm {first.name} selects no image: there is nothing to preview")
     settings, share = params.image_settings(), 16 * params.compute.threads
     settings["batch_size"] = min(settings["batch_size"], -(-len(rows) // share) * share)
     recipe = read_recipe(settings, prepared, generators=GENERATOR, probe=PROBE, work=work_location(), **params.making())
@@ -67,7 +72,7 @@ def run(params: Params, num_sources: int, output: Path) -> dict[str, Any]:
                     made[wanted[identity].source_key, strength] = decode_array(sample.image)
                 advance(len(batch))
     keys = [index["key"][row] for row in rows]
-    sources = _read(prepared, set(keys))
+    sources = _read(prepared.folder, {index["shard"][row] for row in rows}, set(keys))
     table = [
         (prepared.class_names[index["label"][row]], [sources[key], *(made[key, strength] for strength in strengths)])
         for row, key in zip(rows, keys, strict=True)
@@ -78,7 +83,7 @@ def run(params: Params, num_sources: int, output: Path) -> dict[str, Any]:
     notes = [
         f"{generate.backend}, {generate.solver}, {generate.num_inference_steps} steps, guidance "
         f"{generate.guidance_scale:g}. Columns are strengths: how much noise was added before denoising (1 is pure "
-        "noise). Sources are the images that the model learned latest, of each class in turn."
+        f"noise). Sources are images that arm {first.name} selects, of each class in turn those of the highest score."
     ]
     with new_file(files["png"]) as temporary:
         temporary.write_bytes(contact_sheet(table, titles, cell=_CELL))
@@ -96,15 +101,14 @@ def summary(result: dict[str, Any]) -> str:
     return f"{len(result['keys'])} sources at strengths {strengths} -> {result['png']}, {result['html']}"
 
 
-def _latest_of_each_class(labels: np.ndarray, score: np.ndarray, count: int) -> list[int]:
+def _first_of_each_class(labels: np.ndarray, score: np.ndarray, count: int) -> list[int]:
     """Return the rows of the `count` highest scores, the classes taking turns; ordered by class."""
-    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    by_class = [np.flatnonzero((labels == label) & np.isfinite(score)) for label in np.unique(labels)]
     ranked = [rows[np.argsort(-score[rows], kind="stable")].tolist() for rows in by_class]
     turns = [rows[turn] for turn in range(max(map(len, ranked))) for rows in ranked if turn < len(rows)]
     return sorted(turns[:count], key=lambda row: labels[row])
 
 
-def _read(prepared: Prepared, keys: set[str]) -> dict[str, np.ndarray]:
-    return {
-        sample.key: decode_sample(sample, prepared.folder) for sample in prepared.samples("train") if sample.key in keys
-    }
+def _read(folder: Path, shards: set[str], keys: set[str]) -> dict[str, np.ndarray]:
+    samples = (sample for shard in shards for sample in read_shard(folder / shard) if sample.key in keys)
+    return {sample.key: decode_sample(sample, folder) for sample in samples}

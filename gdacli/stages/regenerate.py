@@ -6,6 +6,7 @@ from typing import Any
 from gdacli.artifacts import new_file, sha256_bytes
 from gdacli.errors import GdaError
 from gdacli.generators import BACKENDS
+from gdacli.images import ENCODING
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, PROBE, SOURCE, SYNTHETIC
 from gdacli.pool import Request
@@ -36,7 +37,9 @@ def run(params: Params, key: str, output: Path | None) -> dict[str, Any]:
     row = pool.index["key"].index(key)
     manifest = pool.manifest
     shard = SYNTHETIC / pool.index["shard"][row]
-    held = next(sample for sample in read_shard(shard) if sample.key == key)
+    held = next((sample for sample in read_shard(shard) if sample.key == key), None)
+    if held is None or sha256_bytes(held.image) != pool.index["sha256"][row]:
+        raise GdaError(f"{shard}: the image {key!r} in it is damaged: run `gdacli generate`, or `dvc checkout --force`")
     prepared = read_prepared(SOURCE)
     recipe = read_recipe(
         manifest["settings"],
@@ -50,6 +53,7 @@ def run(params: Params, key: str, output: Path | None) -> dict[str, Any]:
         ("weights", recipe.weights, manifest["model"]["sha256"]),
         ("class names", list(recipe.class_names), manifest["class_names"]),
         ("backend version", BACKENDS[recipe.settings["backend"]], manifest["backend_version"]),
+        ("encoding version", ENCODING, manifest["encoding_version"]),
     ):
         if found != made_with:
             raise GdaError(

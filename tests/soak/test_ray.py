@@ -12,8 +12,6 @@ import pytest
 from conftest import Project
 from killed import Generation, many_shards, num_finished, pool
 
-ray = pytest.importorskip("ray")
-
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:

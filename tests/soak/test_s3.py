@@ -15,9 +15,6 @@ import pytest
 from conftest import Project
 from killed import many_shards, pool
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
-
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Project:
