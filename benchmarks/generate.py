@@ -33,10 +33,10 @@ from tiny_models import stable_diffusion
 from gdacli.arms import PoolPlan
 from gdacli.cli import app
 from gdacli.engine import Engine
-from gdacli.params import load_params
+from gdacli.params import Params, load_params
 from gdacli.paths import GENERATOR, PROBE, SOURCE
 from gdacli.pool import ShardRequest, plan_shards
-from gdacli.prepared import read_prepared
+from gdacli.prepared import Prepared, read_prepared
 from gdacli.recipe import Recipe, read_recipe
 
 STRENGTH, GUIDANCE, STEPS = 0.5, 3.0, 100
@@ -45,6 +45,7 @@ DEFAULT = {"solver": "dpmsolver++", "num_inference_steps": 25}
 
 MODELS: dict[str, dict[str, Any]] = {
     "digits": {"image_size": 8, "channels": [16, 32]},
+    "pixels": {"image_size": 128, "channels": [8]},
     "small_sd": {"image_size": 64, "sd": {"size": 64, "unet_channels": (32, 64)}},
     "pixel64": {"image_size": 64, "channels": [128, 256, 256, 512], "layers": 2},
     "sd15": {
@@ -69,7 +70,7 @@ def project(folder: Path, name: str, batch_size: int, threads: int, device: str)
         made = stable_diffusion(folder / "model", **model["sd"])
         generate |= {"backend": "text_to_image", "model": str(made)}
     params = {
-        "data": {"source": "digits", "image_size": model["image_size"], "test_fraction": 0.5, "shard_size": 100},
+        "data": {"source": "digits", "image_size": model["image_size"], "test_fraction": 0.5, "shard_size": 400},
         "compute": {"threads": threads, "device": device},
         "probe": {"model": "convnet", "epochs": 1},
         "fit": {"updates": 2, "batch_size": 4, "block_out_channels": model.get("channels", [8])}
@@ -85,11 +86,8 @@ def project(folder: Path, name: str, batch_size: int, threads: int, device: str)
     return folder
 
 
-def engine_of(folder: Path, settings: dict[str, Any]) -> tuple[Recipe, Engine, Callable[[int, int], ShardRequest]]:
-    """Return an engine, and a function (number, round) that asks for a shard of images never made before."""
-    params = load_params(folder, [f"generate.{key}={value}" for key, value in settings.items()])
-    prepared = read_prepared(folder / SOURCE)
-    recipe = read_recipe(
+def read_recipe_of(params: Params, prepared: Prepared, folder: Path) -> Recipe:
+    return read_recipe(
         params.image_settings(),
         prepared,
         generators=folder / GENERATOR,
@@ -97,6 +95,13 @@ def engine_of(folder: Path, settings: dict[str, Any]) -> tuple[Recipe, Engine, C
         work=str(folder / "work"),
         **params.making(),
     )
+
+
+def engine_of(folder: Path, settings: dict[str, Any]) -> tuple[Recipe, Engine, Callable[[int, int], ShardRequest]]:
+    """Return an engine, and a function (number, round) that asks for a shard of images never made before."""
+    params = load_params(folder, [f"generate.{key}={value}" for key, value in settings.items()])
+    prepared = read_prepared(folder / SOURCE)
+    recipe = read_recipe_of(params, prepared, folder)
     index = prepared.train_index()
 
     def ask(count: int, seed: int) -> ShardRequest:
@@ -181,10 +186,10 @@ class Baseline:
 
 
 class DenoiserClock:
-    """Adds up the time in the denoiser's forward pass, and counts its floating point operations once."""
+    """Adds up the time in the denoiser's forward pass."""
 
     def __init__(self) -> None:
-        self.seconds, self.calls, self.flops = 0.0, 0, 0
+        self.seconds, self.calls = 0.0, 0
         for kind in (UNet2DModel, UNet2DConditionModel):
             kind.forward = self._timed(kind.forward)
 
@@ -217,8 +222,7 @@ def measure(name: str, batch_size: int, rounds: int, alone: int, threads: int, d
         kind = ours.device
         baseline = Baseline(folder, name, recipe, kind)
         clock = DenoiserClock()
-        count = 2 * batch_size if batch_size <= 50 else batch_size
-        count = min(count, 100)
+        count = 3 * batch_size // 2  # a shard is seldom a multiple of the batch
 
         def run_engine(engine: Engine, shard: ShardRequest) -> int:
             return sum(message[0] for message in engine.make([shard]) if message is not None)
@@ -251,7 +255,12 @@ def measure(name: str, batch_size: int, rounds: int, alone: int, threads: int, d
             "batch_size": batch_size,
             "device": ours.environment,
         }
-        return result | compute_rate(ours, ask_ours(batch_size, 10**6), batch_size, clock)
+        result |= compute_rate(ours, ask_ours(batch_size, 10**6), batch_size, clock)
+        if "sd" not in MODELS[name] or kind.type == "cuda":
+            result["whole_run"] = whole_run(folder, clock, fast)
+        if kind.type == "cuda":
+            result["peak_gpu_megabytes"] = torch.cuda.max_memory_allocated() / 1e6
+        return result
 
 
 def compute_rate(engine: Engine, shard: ShardRequest, batch_size: int, clock: DenoiserClock) -> dict[str, Any]:
@@ -267,9 +276,33 @@ def compute_rate(engine: Engine, shard: ShardRequest, batch_size: int, clock: De
     seconds, calls = clock.seconds, clock.calls
     with FlopCounterMode(display=False) as counter:
         make()
-    kinds = counter.get_flop_counts()
-    total = sum(kinds["Global"].values())
-    return {"tflops_in_denoiser": total / 1e12 / seconds, "denoiser_calls": calls, "denoiser_seconds": seconds}
+    modules = counter.get_flop_counts()
+    operations = sum(sum(modules[name].values()) for name in ("UNet2DModel", "UNet2DConditionModel") if name in modules)
+    return {"tflops_in_denoiser": operations / 1e12 / seconds, "denoiser_calls": calls, "denoiser_seconds": seconds}
+
+
+def whole_run(folder: Path, clock: DenoiserClock, engine: Engine) -> dict[str, float]:
+    """Run the stage `generate` with the default solver, publishing and all; returns the denoiser's share of its time.
+
+    Loading the model is not part of it: it is done once for any number of images.
+    """
+    from gdacli.stages import generate
+
+    here = Path.cwd()
+    os.environ["GDACLI_WORK"] = str(folder / "whole")
+    os.chdir(folder)
+    try:
+        params = load_params(Path(), [f"generate.{key}={value}" for key, value in DEFAULT.items()])
+        start = now()
+        _ = Engine(read_recipe_of(params, read_prepared(SOURCE), folder)).generator
+        loading = now() - start
+        clock.reset()
+        start = now()
+        made = generate.run(params)["run"]["made"]
+        seconds = now() - start - loading
+    finally:
+        os.chdir(here)
+    return {"images": made, "seconds": seconds, "denoiser_share": clock.seconds / seconds}
 
 
 CHILD = """
@@ -281,20 +314,22 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def memory(threads: int) -> dict[str, Any]:
-    """Peak memory of `gdacli generate` on n and on 5 n images of the digits' model."""
+    """Peak memory of `gdacli generate` on n and on 5 n images of 128 x 128 pixels, 49 kB each before encoding."""
     peaks: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = project(Path(scratch), "digits", 64, threads, "cpu")
-        for strengths in ("[0.1]", "[0.1,0.12,0.14,0.16,0.18]"):
+        folder = project(Path(scratch), "pixels", 64, threads, "cpu")
+        for strengths in ("[0.1]", "[0.1,0.101,0.102,0.103,0.104]"):
             environment = {**os.environ, "GDACLI_WORK": str(folder / f"work{len(peaks)}")}
-            overrides = ["-S", f"arms.all.strengths={strengths}"]
+            overrides = ["-S", f"arms.all.strengths={strengths}", "-S", "generate.num_inference_steps=10"]
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, str(folder), *overrides],
                 capture_output=True, text=True, check=True, env=environment,
             )  # fmt: skip
             *_, said, peak = done.stdout.splitlines()
             peaks.append({"images": int(said.split()[0]), "peak_megabytes": int(peak) / 1024})
-    return {"runs": peaks, "growth_megabytes": peaks[1]["peak_megabytes"] - peaks[0]["peak_megabytes"]}
+    pixels = (peaks[1]["images"] - peaks[0]["images"]) * 3 * MODELS["pixels"]["image_size"] ** 2 / 1e6
+    growth = peaks[1]["peak_megabytes"] - peaks[0]["peak_megabytes"]
+    return {"runs": peaks, "growth_megabytes": growth, "pixels_of_the_further_images_megabytes": pixels}
 
 
 def main() -> None:
@@ -306,6 +341,7 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=4, help="images that loop a makes a round")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--peak", type=float, help="the device's peak in TFLOP/s, to compare with")
     parser.add_argument("--no-memory", action="store_true", help="leave out the runs that measure peak memory")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -314,6 +350,13 @@ def main() -> None:
             name, arguments.batch_size, arguments.rounds, arguments.alone, arguments.threads, arguments.device
         )
         for name in arguments.models
+    }
+    result |= {
+        "ratios": {
+            kind: min(result[name]["ratios"][kind] for name in arguments.models)
+            for kind in ("same_solver", "default_solver")
+        },
+        "denoiser_share": min(result[name]["denoiser_share"]["d"] for name in arguments.models),
     }
     if not arguments.no_memory:
         result["memory"] = memory(arguments.threads)
@@ -330,9 +373,16 @@ def main() -> None:
         print(
             f"{name:10} ratios to a: same solver {row['ratios']['same_solver']:.1f}, default solver "
             f"{row['ratios']['default_solver']:.1f}; {row['tflops_in_denoiser']:.3f} TFLOP/s in the denoiser"
+            + (f", {100 * row['tflops_in_denoiser'] / arguments.peak:.0f} % of the peak" if arguments.peak else "")
         )
+        if "whole_run" in row:
+            print(
+                "{:10} the whole stage, {images} images: {seconds:.1f} s, {share:.0f} % of it in the denoiser".format(
+                    name, **row["whole_run"], share=100 * row["whole_run"]["denoiser_share"]
+                )
+            )
     for run in result.get("memory", {}).get("runs", []):
-        print("{images:6} images: peak {peak_megabytes:.0f} MB".format(**run))
+        print("{images:6} images of 128 x 128: peak {peak_megabytes:.0f} MB".format(**run))
 
 
 if __name__ == "__main__":

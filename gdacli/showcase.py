@@ -18,7 +18,7 @@ from gdacli.store import ImageStore
 
 _ROWS = 8
 _LOOK_AT = 32
-_SECONDS_BETWEEN = 20.0
+_SECONDS_BETWEEN, _SECONDS_BETWEEN_LOOKS = 20.0, 1.0
 _CELL = 96
 
 
@@ -51,7 +51,8 @@ class Showcase:
                 self._draw(done[-1])
         except (GdaError, OSError) as error:
             say(f"note: {self._path} is not drawn ({error})")
-        self._not_before = time.monotonic() + max(_SECONDS_BETWEEN, 50 * (time.monotonic() - start))
+        took = time.monotonic() - start
+        self._not_before = start + max(_SECONDS_BETWEEN if done else _SECONDS_BETWEEN_LOOKS, 50 * took)
 
     def _draw(self, wanted: ShardRequest) -> None:
         with tempfile.TemporaryDirectory() as scratch:
