@@ -154,14 +154,28 @@ def load_checkpoint(folder: Path) -> nn.Module:
     return model
 
 
-def unit_features(model: nn.Module, x_NCHW: torch.Tensor) -> torch.Tensor:
-    """[N, 3, H, W] in [0, 1] => what the model's last layer sees, float32 [N, D], each row of length 1."""
+def logits_and_features(model: nn.Module, x_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a model once.
+
+    Args:
+        x_NCHW: float [N, 3, H, W] in [0, 1].
+
+    Returns:
+        logits, float32 [N, C], and what the last layer sees, float32 [N, D], each row of length 1.
+    """
     if isinstance(model, ConvNet | PreActResNet18):
         features = model.embed(x_NCHW)
+        logits = model.head(features)
     else:
         timm_model: Any = model
-        features = timm_model.forward_head(timm_model.forward_features(x_NCHW), pre_logits=True)
-    return F.normalize(features.float().flatten(1), dim=1)
+        maps = timm_model.forward_features(x_NCHW)
+        features, logits = timm_model.forward_head(maps, pre_logits=True), timm_model.forward_head(maps)
+    return logits.float(), F.normalize(features.float().flatten(1), dim=1)
+
+
+def unit_features(model: nn.Module, x_NCHW: torch.Tensor) -> torch.Tensor:
+    """Return the features of `logits_and_features`."""
+    return logits_and_features(model, x_NCHW)[1]
 
 
 def timm_config(

@@ -117,16 +117,15 @@ class Scorer:
         """
         import torch
 
-        from gdacli.models import unit_features
+        from gdacli.models import logits_and_features
 
         rows = torch.tensor([self._row_of.get(key, -1) for key in source_keys], device=self._device)
         pixels = torch.from_numpy(images).to(self._device)
         with torch.inference_mode():
             x = pixels.float() / 255
-            probabilities = self._model(x).float().softmax(1)
-            features = unit_features(self._model, x)
+            logits, features = logits_and_features(self._model, x)
             to_source, to_nearest, nearest = self._distances(features, rows)
-            confidence = probabilities.gather(1, torch.tensor(labels, device=self._device)[:, None])[:, 0]
+            confidence = logits.softmax(1).gather(1, torch.tensor(labels, device=self._device)[:, None])[:, 0]
         columns: dict[str, Sequence[Any]] = {
             "confidence": [round(value, _DIGITS) for value in confidence.tolist()],
             "source_distance": [

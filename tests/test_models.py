@@ -4,7 +4,14 @@ from safetensors.torch import save_file
 
 from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
-from gdacli.models import ARCHITECTURES, create_model, load_checkpoint, timm_config
+from gdacli.models import (
+    ARCHITECTURES,
+    create_model,
+    load_checkpoint,
+    logits_and_features,
+    timm_config,
+    unit_features,
+)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -42,3 +49,16 @@ def test_checkpoints_round_trip(tmp_path):
     write_json(tmp_path / "config.json", timm_config("preact_resnet18", model, ["a", "b", "c"], 16, {"width": 4}))
     x = torch.rand(2, 3, 16, 16)
     assert torch.equal(load_checkpoint(tmp_path).eval()(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["convnet", "preact_resnet18", "resnet18", "vit_tiny_patch16_224"])
+def test_features_come_with_the_logits_of_the_model_and_have_length_1(name):
+    arguments = {"img_size": 32, "patch_size": 8} if name.startswith("vit") else {}
+    model = create_model(name, 3, arguments, seed=0).eval()
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits, features = logits_and_features(model, x)
+        assert torch.allclose(logits, model(x), atol=1e-5)
+        assert torch.equal(features, unit_features(model, x))
+    assert features.shape == (4, model.num_features)
+    assert torch.allclose(features.norm(dim=1), torch.ones(4), atol=1e-5)
