@@ -10,6 +10,7 @@ those of a GPU's size. Also the denoiser's share of the time, its floating point
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -82,7 +83,8 @@ def project(folder: Path, name: str, batch_size: int, threads: int, device: str)
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for command in ("prepare", "probe", "select", "fit"):
-        app([command, "-C", str(folder)], standalone_mode=False)
+        with contextlib.redirect_stdout(sys.stderr):
+            app([command, "-C", str(folder)], standalone_mode=False)
     return folder
 
 
