@@ -232,7 +232,7 @@ class Engine:
         if left:
             raise GdaError(
                 f"{folder / shard}: sample {min(left)!r} is not the prepared image: the shard is damaged, run "
-                f"`gdacli prepare` or `dvc checkout {folder.parent.name}/{folder.name}`"
+                f"`gdacli prepare` or `dvc checkout --force {folder.parent.name}/{folder.name}`"
             )
 
     def _encode(self, images: np.ndarray, count: int) -> tuple[list[bytes], np.ndarray]:

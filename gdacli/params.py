@@ -41,7 +41,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _batches_fill_the_threads(self) -> "Params":
-        share = 16 * self.compute.threads
+        share = 16 if self.compute.device == "cuda" else 16 * self.compute.threads
         if self.generate.batch_size % share:
             raise ValueError(
                 f"generate.batch_size: found {self.generate.batch_size}; with compute.threads {self.compute.threads} "

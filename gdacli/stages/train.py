@@ -122,7 +122,7 @@ def load_mix(mix: dict[str, Any], size: int) -> np.ndarray:
             if sha256_bytes(sample.image) != mix["sha256"][row]:
                 raise GdaError(
                     f"{shard}: sample {sample.key!r} is not the image that the mix was made of: run `gdacli mix`, or "
-                    f"`dvc checkout {Path(shard).parent}`"
+                    f"`dvc checkout --force {Path(shard).parent}`"
                 )
             images[row] = decode_array(sample.image)
             found += 1
