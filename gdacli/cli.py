@@ -126,7 +126,9 @@ def plan(
 @app.command()
 def preview(
     num_sources: Annotated[int, typer.Option("-n", "--num-sources", min=1, help="How many source images.")] = 8,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for preview.png and .html.")] = PREVIEW,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for preview.png and preview.html.")
+    ] = PREVIEW,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,

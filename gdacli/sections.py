@@ -158,7 +158,9 @@ class Generate(Section):
     solver: Literal["ddpm", "ddim", "dpmsolver++"] = Field("dpmsolver++", description="ddpm is the paper's")
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="for strength 1; 0.5 takes half")
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="1 is none")
-    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = Field(64, description="images at a time")
+    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
+        64, description="images at a time; a multiple of 16 x compute.threads, but where device is cuda"
+    )
     seed: Seed = Field(0, description="base of every image's own seed")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the denoiser; auto: bfloat16 on a GPU, else float32"

@@ -214,7 +214,8 @@ class ImageStore:
 
 
 def _say_damaged(listing: Path) -> None:
-    say(f"warning: {listing.with_suffix('.tar')} or its listing is damaged; its images are made again")
+    tar = listing.with_suffix(".tar")
+    say(f"warning: {tar} or its listing is damaged; its images are made again or taken elsewhere")
 
 
 class _DamagedError(Exception):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 from gdacli.cli import WAIT_BRIEFLY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell starts background jobs with Ctrl-C ignored, which their children inherit; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("shared", deadline=None)  # no timed assertion: machines are shared
 settings.load_profile("shared")
 os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported

@@ -129,6 +129,8 @@ def test_damage_in_the_work_directory_is_named_and_mended(ready, tmp_path, kind,
     outcome = ready("generate", "--json")
     assert 0 < json.loads(outcome.stdout)["run"]["made"] < first["num_images"]
     assert f"{damaged.with_suffix('.tar')} or its listing is damaged" in outcome.stderr
+    counts = [line.split()[1].split("/") for line in outcome.stderr.splitlines() if line.startswith("generate: ")]
+    assert all(int(done) <= int(total) for done, total in counts)
     assert shards(ready) == before
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from gdacli.errors import GdaError
-from gdacli.executors.ray_cluster import _actors, _cluster, _Job, _Task
+from gdacli.executors.ray_cluster import _actors, _cluster, _connect, _Job, _Task
 from gdacli.pool import Request, ShardRequest
 from gdacli.recipe import Recipe
 
@@ -95,3 +95,9 @@ def test_images_that_a_lost_actor_reported_count_once():
         other.read(message, advance)
     assert told == [(0, 2), (3, 0), (0, 0), (4, 0), (0, 0), (0, 0), (1, 0)]
     assert task.shards == []
+
+
+def test_an_address_where_nothing_answers_is_named_at_once(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(GdaError, match=r"RAY_ADDRESS: no Ray cluster answers at 127.0.0.1:1 \(.*\): correct or unset"):
+        _connect(ModuleType("ray"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gdacli.engine import Engine
 
 _SECONDS_WITHOUT_A_WORKER = 15.0
+_SECONDS_TO_CONNECT = 10.0
 
 
 def run(recipe: Recipe, shards: Sequence[ShardRequest], workers: int | None, advance: Advance) -> None:
@@ -214,6 +216,14 @@ def _cluster() -> Iterator[ModuleType]:
 
 
 def _connect(ray: ModuleType) -> None:
+    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
+    if host and "/" not in host and port.isdecimal():  # Ray itself tries for minutes, and cannot be interrupted
+        try:
+            socket.create_connection((host, int(port)), _SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            raise GdaError(
+                f"RAY_ADDRESS: no Ray cluster answers at {host}:{port} ({error}): correct or unset it"
+            ) from error
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -61,10 +61,12 @@ def run(params: Params, part: tuple[int, int] | None = None, merge: bool = False
         missing = [shard for shard in wanted if not store.holds(shard.identities, recipe.scoring)]
         show_latest = Showcase(LATEST, recipe, store, missing)
 
-        def make(shards: list[ShardRequest]) -> None:
+        def make(shards: list[ShardRequest], again: bool = False) -> None:
             def done(made: int, taken: int) -> None:
                 nonlocal num_made
                 num_made += made
+                if again:  # they are counted already
+                    return
                 if taken:
                     advance(taken, free=True)
                 if made:
@@ -110,8 +112,9 @@ def summary(result: dict[str, Any]) -> str:
         )
     by_strength = ", ".join(f"{name} {count}" for name, count in result["images"].items() if count)
     dropped = ", ".join(f"{count} by {reason}" for reason, count in result["dropped"].items())
+    none = "none left" if dropped else "none needed"
     return (
-        f"{result['num_images']} images ({by_strength or 'none needed'}): {made} made, {reused} reused; "
+        f"{result['num_images']} images ({by_strength or none}): {made} made, {reused} reused; "
         + (f"dropped: {dropped}; " if dropped else "")
         + f"{result['shards']} shards, {result['megabytes']:.1f} MB -> {SYNTHETIC}"
     )
@@ -144,7 +147,7 @@ def _publish(
     shards: list[ShardRequest],
     recipe: Recipe,
     store: ImageStore,
-    make: Callable[[list[ShardRequest]], None],
+    make: Callable[[list[ShardRequest], bool], None],
     thresholds: dict[str, Any],
 ) -> tuple[dict[str, Any], set[str]]:
     """Write the pool from finished shards, the images that fail a threshold apart; returns its manifest, their keys."""
@@ -156,7 +159,7 @@ def _publish(
     with new_directory(SYNTHETIC) as folder:
         found = {wanted.name: _fetch(wanted, recipe, store, folder) for wanted in shards}
         damaged = [wanted for wanted in shards if found[wanted.name] is None]
-        make(damaged)
+        make(damaged, True)
         found |= {wanted.name: _fetch(wanted, recipe, store, folder) for wanted in damaged}
         environments: list[Environment] = []
         with TableWriter(folder / INDEX, {**_INDEX, **scores}) as listing:

@@ -179,7 +179,7 @@ def summary(result: dict[str, Any]) -> str:
     ]
     if result["price_per_hour"]:
         cost = f"{result['cost']:.{2 if result['cost'] >= 1 else 4}f}"
-        hours, price = f"{result['device_hours']:.3f}", f"{result['price_per_hour']:g}"
+        hours, price = f"{result['device_hours']:.3g}", f"{result['price_per_hour']:g}"
         lines.append(f"cost: {cost} for {hours} device hours at {price}")
     return "\n".join(lines)
 
