@@ -36,7 +36,7 @@ from gdacli.cli import app
 from gdacli.engine import Engine
 from gdacli.params import Params, load_params
 from gdacli.paths import GENERATOR, PROBE, SOURCE
-from gdacli.pool import ShardRequest, plan_shards
+from gdacli.pool import ShardRequest, shards_of
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.recipe import Recipe, read_recipe
 
@@ -108,15 +108,8 @@ def engine_of(folder: Path, settings: dict[str, Any]) -> tuple[Recipe, Engine, C
 
     def ask(count: int, seed: int) -> ShardRequest:
         first = np.arange(len(index["key"])) < count
-        shards = plan_shards(
-            PoolPlan({round(1000 * STRENGTH): first.astype(int)}, 0),
-            keys=index["key"],
-            labels=index["label"],
-            source_shards=index["shard"],
-            source_sha256=index["sha256"],
-            class_names=prepared.class_names,
-            settings=recipe.identity,
-            seed=seed,
+        shards = shards_of(
+            prepared, PoolPlan({round(1000 * STRENGTH): first.astype(int)}, 0), settings=recipe.identity, seed=seed
         )
         return next(iter(shards))
 

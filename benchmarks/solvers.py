@@ -21,7 +21,7 @@ from gdacli.metrics import frechet_distance
 from gdacli.models import load_checkpoint, unit_features
 from gdacli.params import load_params
 from gdacli.paths import GENERATOR, PROBE, SOURCE
-from gdacli.pool import plan_shards
+from gdacli.pool import shards_of
 from gdacli.prepared import read_prepared
 from gdacli.recipe import read_recipe
 from gdacli.training import predict
@@ -45,13 +45,9 @@ def features(project: Path, strength: float, solver: str, steps: int, seed: int)
             work=work,
             **params.making(),
         )
-        shards = plan_shards(
+        shards = shards_of(
+            prepared,
             PoolPlan({round(1000 * strength): np.ones(len(index["key"]), int)}, 0),
-            keys=index["key"],
-            labels=index["label"],
-            source_shards=index["shard"],
-            source_sha256=index["sha256"],
-            class_names=prepared.class_names,
             settings=recipe.identity,
             seed=seed,
         )

@@ -81,8 +81,15 @@ def request_pool(
     """
     index = prepared.train_index()
     chosen = {name: selected(arm, all_arms, strategies, index["label"]) for name, arm in arms.items()}
-    shards = plan_shards(
-        plan_pool(arms, chosen, len(index["label"])),
+    plan = plan_pool(arms, chosen, len(index["label"]))
+    return PoolRequest(list(shards_of(prepared, plan, settings=settings, seed=seed)), chosen)
+
+
+def shards_of(prepared: Prepared, plan: PoolPlan, *, settings: str, seed: int) -> Iterator[ShardRequest]:
+    """Yield the shards of a plan over the prepared train images; see `plan_shards`."""
+    index = prepared.train_index()
+    return plan_shards(
+        plan,
         keys=index["key"],
         labels=index["label"],
         source_shards=index["shard"],
@@ -91,7 +98,6 @@ def request_pool(
         settings=settings,
         seed=seed,
     )
-    return PoolRequest(list(shards), chosen)
 
 
 def plan_shards(

@@ -235,6 +235,8 @@ def test_weights_of_another_family_or_a_broken_folder_are_refused(tmp_path, make
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "rescale_betas_zero_snr": True}))
     refused("found 1000 timesteps down to alpha_bar 0; allowed: 1000 that end above 0")
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "beta_schedule": "unheard_of"}))
+    refused("scheduler: unheard_of .*; allowed: Stable Diffusion")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "prediction_type": "sample"}))
     refused("found prediction_type sample; allowed: epsilon, v_prediction")
     weights = folder / "vae/diffusion_pytorch_model.safetensors"

@@ -172,7 +172,7 @@ def _read_schedule(folder: Path) -> tuple[list[float], Any]:
     """Read alpha_bar per timestep, and what the network predicts."""
     try:
         scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise GdaError(f"{folder}: {' '.join(str(error).split())[:200]}; allowed: {_LAYOUT}") from error
     alpha_bars, prediction_type = scheduler.alphas_cumprod.double().tolist(), scheduler.config.prediction_type
     if prediction_type not in _PREDICTIONS:

@@ -13,7 +13,7 @@ from gdacli.grid import contact_page, contact_sheet
 from gdacli.images import decode_array
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, PROBE, SELECTION, SOURCE
-from gdacli.pool import plan_shards
+from gdacli.pool import shards_of
 from gdacli.prepared import decode_sample, read_prepared, read_strategies
 from gdacli.recipe import read_recipe
 from gdacli.shards import read_shard
@@ -52,15 +52,8 @@ def run(params: Params, num_sources: int, output: Path) -> dict[str, Any]:
     strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
     once = np.zeros(len(index["key"]), np.int64)
     once[rows] = 1
-    shards = plan_shards(
-        PoolPlan(dict.fromkeys(strengths, once), 0),
-        keys=index["key"],
-        labels=index["label"],
-        source_shards=index["shard"],
-        source_sha256=index["sha256"],
-        class_names=prepared.class_names,
-        settings=recipe.identity,
-        seed=params.generate.seed,
+    shards = shards_of(
+        prepared, PoolPlan(dict.fromkeys(strengths, once), 0), settings=recipe.identity, seed=params.generate.seed
     )
     requests = [request for shard in shards for request in shard.requests]
     engine, made = Engine(recipe), dict[tuple[str, int], np.ndarray]()

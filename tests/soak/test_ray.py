@@ -113,10 +113,10 @@ def test_interrupted_it_ends_its_actors(ready, tmp_path, number, code):
 
 
 def test_a_work_directory_that_the_nodes_do_not_see_is_named(ready, monkeypatch):
-    monkeypatch.setenv("GDACLI_WORK", "memory://work")  # every process has a memory of its own
+    monkeypatch.setenv("GDACLI_WORK", "memory://shards")  # every process has a memory of its own
     code, stderr = Generation(ready, ["generate.executor=ray"]).finish()
     assert code == 1
-    assert "does not see memory://work/images" in stderr
+    assert "does not see memory://shards/images" in stderr
 
 
 def test_more_than_the_cluster_holds_is_not_waited_for(ready):
