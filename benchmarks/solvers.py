@@ -18,7 +18,7 @@ from gdacli.arms import PoolPlan
 from gdacli.engine import Engine
 from gdacli.images import decode_array
 from gdacli.metrics import frechet_distance
-from gdacli.models import load_checkpoint, unit_features
+from gdacli.models import Classifier, load_checkpoint
 from gdacli.params import load_params
 from gdacli.paths import GENERATOR, PROBE, SOURCE
 from gdacli.pool import shards_of
@@ -62,7 +62,7 @@ def features(project: Path, strength: float, solver: str, steps: int, seed: int)
         ]
         seconds = time.perf_counter() - start
     probe = load_checkpoint(project / PROBE)
-    return predict(probe, torch.from_numpy(np.stack(made)), output=unit_features).numpy(), seconds
+    return predict(probe, torch.from_numpy(np.stack(made)).split(256), output=Classifier.unit_features).numpy(), seconds
 
 
 def main() -> None:

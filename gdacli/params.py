@@ -18,11 +18,10 @@ from gdacli.sections import (
     Data,
     Fit,
     Generate,
-    Probe,
     Section,
     Select,
-    Train,
 )
+from gdacli.training_sections import Probe, Train
 
 
 class Params(Section):

@@ -14,7 +14,8 @@ from gdacli.rng import digest
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from gdacli.models import Classifier
 
 VERSION = 1
 """Raise it when the same image and probe get another score."""
@@ -88,7 +89,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Classifier,
         keys: Sequence[str],
         features: np.ndarray,
         device: torch.device,
@@ -117,13 +118,11 @@ class Scorer:
         """
         import torch
 
-        from gdacli.models import logits_and_features
-
         rows = torch.tensor([self._row_of.get(key, -1) for key in source_keys], device=self._device)
         pixels = torch.from_numpy(images).to(self._device)
         with torch.inference_mode():
             x = pixels.float() / 255
-            logits, features = logits_and_features(self._model, x)
+            logits, features = self._model.logits_and_features(x)
             to_source, to_nearest, nearest = self._distances(features, rows)
             confidence = logits.softmax(1).gather(1, torch.tensor(labels, device=self._device)[:, None])[:, 0]
         columns: dict[str, Sequence[Any]] = {

@@ -1,17 +1,18 @@
 """The training loop, and predictions."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from gdacli.augment import augment
 from gdacli.errors import GdaError
+from gdacli.loading import ImageSource
 from gdacli.losses import cross_entropy
+from gdacli.models import Classifier
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,18 @@ def learning_rate(schedule: str, lr: float, progress: float) -> float:
     return lr
 
 
-def num_batches(num_samples: int, batch_size: int) -> int:
-    """Return the number of updates in an epoch; a last batch of one sample joins the one before it."""
-    return max(1, math.ceil((num_samples - 1) / batch_size)) if num_samples > 1 else 1
+def batch_bounds(num_samples: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut an epoch into batches: per batch the first sample and the one after the last.
+
+    A last batch of one sample joins the one before it (batch normalisation cannot do with one).
+    """
+    starts = list(range(0, max(num_samples - 1, 1), batch_size))
+    return list(zip(starts, [*starts[1:], num_samples], strict=True))
 
 
 def train_classifier(
-    model: nn.Module,
-    images: torch.Tensor,
+    model: Classifier,
+    images: ImageSource,
     labels: torch.Tensor,
     repeats: torch.Tensor,
     *,
@@ -64,8 +69,8 @@ def train_classifier(
     """Train `model` in place with SGD.
 
     Args:
-        model: on the device of `images`.
-        images: uint8 [N, 3, H, W].
+        model: on its device.
+        images: N images, whose batches are on the device of the model.
         labels: int64 [N] in [0, num_classes).
         repeats: int64 [N], how often an epoch shows each image.
         updates: optimizer steps in all; the last epoch may be cut short.
@@ -82,30 +87,30 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum, weight_decay=weight_decay)
     samples = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
-    per_epoch = num_batches(len(samples), batch_size)
     update = epoch = images_seen = 0
     while update < updates:
         model.train()
         order = samples[torch.randperm(len(samples), generator=generator)]
-        loss_sum = torch.zeros((), device=images.device)
-        wrong = torch.zeros((), device=images.device)
+        loss_sum = torch.zeros((), device=labels.device)
+        wrong = torch.zeros((), device=labels.device)
         seen = 0
-        for batch in _batches(order, batch_size, min(per_epoch, updates - update)):
+        bounds = batch_bounds(len(order), batch_size)[: updates - update]
+        for (first, end), pixels in zip(bounds, images.batches(epoch + 1, order, bounds), strict=True):
             rate = learning_rate(schedule, lr, update / updates)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = batch.to(images.device)
-            targets = F.one_hot(labels[batch], num_classes).float()
-            x, targets = augment(images[batch].float() / 255, targets, generator, augmentations)
+            truth = labels[order[first:end].to(labels.device)]
+            targets = F.one_hot(truth, num_classes).float()
+            x, targets = augment(pixels.float() / 255, targets, generator, augmentations)
             logits = model(x)
             loss = cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             update += 1
-            seen += len(batch)
-            loss_sum += loss.detach() * len(batch)
-            wrong += (logits.detach().argmax(1) != labels[batch]).sum()
+            seen += len(truth)
+            loss_sum += loss.detach() * len(truth)
+            wrong += (logits.detach().argmax(1) != truth).sum()
         epoch += 1
         images_seen += seen
         finite = math.isfinite(loss_sum.item()) and all(part.isfinite().all() for part in model.state_dict().values())
@@ -115,23 +120,14 @@ def train_classifier(
 
 
 def predict(
-    model: nn.Module,
-    images: torch.Tensor,
-    batch_size: int = 256,
-    output: Callable[[nn.Module, torch.Tensor], torch.Tensor] = lambda model, x: model(x),
+    model: Classifier,
+    batches: Iterable[torch.Tensor],
+    output: Callable[[Classifier, torch.Tensor], torch.Tensor] = Classifier.__call__,
 ) -> torch.Tensor:
-    """Return the logits, float32 [N, C] on the CPU, of images uint8 [N, 3, H, W], without augmentation.
+    """Return the logits, float32 [N, C] on the CPU, of batches uint8 [B, 3, H, W], such as `source.in_order()`.
 
-    `output` takes something else from the model, such as `models.unit_features`.
+    `output` takes something else from the model, such as `Classifier.unit_features`.
     """
     model.eval()
     with torch.inference_mode():
-        return torch.cat([output(model, part.float() / 255).float().cpu() for part in images.split(batch_size)])
-
-
-def _batches(order: torch.Tensor, batch_size: int, count: int) -> Iterator[torch.Tensor]:
-    for index in range(count):
-        stop = (index + 1) * batch_size
-        if len(order) - stop == 1:
-            stop += 1
-        yield order[index * batch_size : stop]
+        return torch.cat([output(model, batch.float() / 255).float().cpu() for batch in batches])

@@ -2,15 +2,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gdacli.architectures import ARCHITECTURES
 from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
 from gdacli.models import (
-    ARCHITECTURES,
     create_model,
     load_checkpoint,
-    logits_and_features,
     timm_config,
-    unit_features,
 )
 
 
@@ -29,7 +27,7 @@ def test_preact_resnet18_has_the_papers_size():
 def test_weights_depend_on_the_seed_alone():
     one, two, other = (create_model("convnet", 3, {}, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["head.weight"], other["head.weight"])
+    assert not torch.equal(one["net.head.weight"], other["net.head.weight"])
 
 
 def test_timm_models_by_name_and_what_is_not_one():
@@ -45,7 +43,7 @@ def test_timm_models_by_name_and_what_is_not_one():
 
 def test_checkpoints_round_trip(tmp_path):
     model = create_model("preact_resnet18", 3, {"width": 4}, seed=5).eval()
-    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(model.net.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
     write_json(tmp_path / "config.json", timm_config("preact_resnet18", model, ["a", "b", "c"], 16, {"width": 4}))
     x = torch.rand(2, 3, 16, 16)
     assert torch.equal(load_checkpoint(tmp_path).eval()(x), model(x))
@@ -57,8 +55,8 @@ def test_features_come_with_the_logits_of_the_model_and_have_length_1(name):
     model = create_model(name, 3, arguments, seed=0).eval()
     x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        logits, features = logits_and_features(model, x)
+        logits, features = model.logits_and_features(x)
         assert torch.allclose(logits, model(x), atol=1e-5)
-        assert torch.equal(features, unit_features(model, x))
-    assert features.shape == (4, model.num_features)
+        assert torch.equal(features, model.unit_features(x))
+    assert features.shape == (4, model.net.num_features)
     assert torch.allclose(features.norm(dim=1), torch.ones(4), atol=1e-5)

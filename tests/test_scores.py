@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdacli.models import create_model, unit_features
+from gdacli.models import create_model
 from gdacli.scores import NO_SOURCE, Scorer, is_constant, reason_to_drop
 
 OFF = {
@@ -23,7 +23,7 @@ def seen() -> tuple[torch.nn.Module, torch.Tensor, np.ndarray]:
     model = create_model("convnet", 3, {"width": 8}, seed=0).eval()
     images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        features = unit_features(model, images.float() / 255).numpy()
+        features = model.unit_features(images.float() / 255).numpy()
     return model, images, features
 
 

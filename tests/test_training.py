@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -6,15 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdacli.errors import GdaError
+from gdacli.loading import InMemory
 from gdacli.models import create_model
-from gdacli.training import Epoch, _batches, learning_rate, num_batches, predict, train_classifier
+from gdacli.training import Epoch, batch_bounds, learning_rate, predict, train_classifier
 
 
 @given(st.integers(2, 500), st.integers(2, 64))
 def test_an_epoch_shows_every_sample_once_and_no_batch_holds_one(num_samples, batch_size):
-    parts = list(_batches(torch.arange(num_samples), batch_size, num_batches(num_samples, batch_size)))
-    assert torch.equal(torch.cat(parts), torch.arange(num_samples))
-    assert all(2 <= len(part) <= batch_size + 1 for part in parts)
+    bounds = batch_bounds(num_samples, batch_size)
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == num_samples
+    assert all(end == start for (_, end), (start, _) in pairwise(bounds))
+    assert all(2 <= end - start <= batch_size + 1 for start, end in bounds)
 
 
 def test_schedules():
@@ -41,8 +45,9 @@ def train(seed: int = 0, repeats: torch.Tensor | None = None, **options: Any) ->
         **options,
     }  # fmt: skip
     repeats = torch.ones(60, dtype=torch.int64) if repeats is None else repeats
-    train_classifier(model, images.to(torch.uint8), labels, repeats, **settings)
-    wrong = (predict(model, images.to(torch.uint8)).argmax(1) != labels).float().mean().item()
+    source = InMemory(images.to(torch.uint8))
+    train_classifier(model, source, labels, repeats, **settings)
+    wrong = (predict(model, source.in_order()).argmax(1) != labels).float().mean().item()
     return {"state": model.state_dict(), "error": wrong}, epochs
 
 
@@ -59,7 +64,7 @@ def test_it_learns_and_counts():
 def test_equal_seeds_give_equal_weights_and_others_do_not():
     one, two, other = train(1)[0], train(1)[0], train(2)[0]
     assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
-    assert not torch.equal(one["state"]["head.weight"], other["state"]["head.weight"])
+    assert not torch.equal(one["state"]["net.head.weight"], other["state"]["net.head.weight"])
 
 
 def test_repeats_are_seen_more_often():

@@ -11,12 +11,13 @@ from gdacli.artifacts import new_directory, write_json
 from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.errors import GdaError
-from gdacli.models import create_model, timm_config, unit_features
+from gdacli.loading import InMemory
+from gdacli.models import Classifier, create_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.tables import write_csv
-from gdacli.training import Epoch, num_batches, predict, train_classifier
+from gdacli.training import Epoch, batch_bounds, predict, train_classifier
 
 VERSION = 2
 
@@ -32,7 +33,7 @@ def run(params: Params) -> dict[str, Any]:
     device = set_up(params.compute.device, params.compute.threads)
     keys, labels, arrays = prepared.load("train")
     of_class = torch.from_numpy(labels)
-    images = torch.from_numpy(arrays).to(device)
+    images = InMemory(torch.from_numpy(arrays).to(device))
     model = create_model(probe.model, prepared.num_classes, probe.model_args, probe.seed).to(device)
     separation = probe.separation_epoch or probe.epochs
     recorded: list[np.ndarray] = []
@@ -40,7 +41,7 @@ def run(params: Params) -> dict[str, Any]:
     with new_directory(PROBE) as folder, progress("probe", probe.epochs, "epochs") as advance:
 
         def on_epoch(epoch: Epoch) -> None:
-            logits = predict(model, images)
+            logits = predict(model, images.in_order())
             if not logits.isfinite().all():
                 raise GdaError(f"probe: the logits are no longer numbers after epoch {epoch.epoch}: lower probe.lr")
             recorded.append(logits.numpy())
@@ -48,8 +49,8 @@ def run(params: Params) -> dict[str, Any]:
             error = 100 * (logits.argmax(1) != of_class).float().mean().item()
             curve.append([epoch.epoch, epoch.updates, loss, error])
             if epoch.epoch == separation:
-                save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-                features = predict(model, images, output=unit_features)
+                save_file(model.net.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+                features = predict(model, images.in_order(), output=Classifier.unit_features)
                 np.save(folder / "features.npy", features.numpy().astype(np.float16))
             advance(note=f"train error {error:.1f} %")
 
@@ -59,7 +60,7 @@ def run(params: Params) -> dict[str, Any]:
             of_class.to(device),
             torch.ones(len(keys), dtype=torch.int64),
             num_classes=prepared.num_classes,
-            updates=probe.epochs * num_batches(len(keys), probe.batch_size),
+            updates=probe.epochs * len(batch_bounds(len(keys), probe.batch_size)),
             batch_size=probe.batch_size,
             lr=probe.lr,
             momentum=probe.momentum,

@@ -13,6 +13,7 @@ from gdacli.compute import set_up
 from gdacli.console import progress
 from gdacli.errors import GdaError
 from gdacli.images import decode_array
+from gdacli.loading import ImageSource, InMemory
 from gdacli.models import create_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import SOURCE, TRAIN, mix_file, run_name
@@ -20,7 +21,7 @@ from gdacli.prepared import read_prepared
 from gdacli.rng import derive_seed
 from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv
-from gdacli.training import Epoch, num_batches, predict, train_classifier
+from gdacli.training import Epoch, batch_bounds, predict, train_classifier
 
 VERSION = 1
 
@@ -52,7 +53,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
     device = set_up(params.compute.device, params.compute.threads)
     labels = torch.from_numpy(np.array(mix["label"]))
     repeats = torch.from_numpy(np.array(mix["repeats"]))
-    per_epoch = num_batches(int(repeats.sum()), train.batch_size)
+    per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
     updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
     model = create_model(train.model, prepared.num_classes, train.model_args, seed).to(device)
     validation = _validation(prepared, device)
@@ -65,7 +66,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
             row = [epoch.epoch, epoch.updates, epoch.images, epoch.lr, epoch.loss, epoch.error]
             note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %"
             if validation is not None:
-                wrong = predict(model, validation[0]).argmax(1) != validation[1]
+                wrong = predict(model, validation[0].in_order()).argmax(1) != validation[1]
                 row.append(100 * wrong.float().mean().item())
                 note += f", validation error {row[-1]:.1f} %"
             history.append(row)
@@ -73,7 +74,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
 
         train_classifier(
             model,
-            images.to(device),
+            InMemory(images.to(device)),
             labels.to(device),
             repeats,
             num_classes=prepared.num_classes,
@@ -87,7 +88,7 @@ def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
             seed=derive_seed("train", seed),
             on_epoch=on_epoch,
         )
-        save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(model.net.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
         write_json(folder / "provenance.json", {"mix_sha256": sha256_file(mix_file(arm))})
         config = timm_config(train.model, model, prepared.class_names, size, train.model_args)
         write_json(folder / "config.json", config)
@@ -131,8 +132,8 @@ def load_mix(mix: dict[str, Any], size: int) -> np.ndarray:
     return images
 
 
-def _validation(prepared: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _validation(prepared: Any, device: torch.device) -> tuple[ImageSource, torch.Tensor] | None:
     if prepared.splits["validation"].count == 0:
         return None
     _, labels, arrays = prepared.load("validation")
-    return torch.from_numpy(arrays).to(device), torch.from_numpy(labels)
+    return InMemory(torch.from_numpy(arrays).to(device)), torch.from_numpy(labels)
