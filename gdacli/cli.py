@@ -18,6 +18,7 @@ from gdacli import __version__
 from gdacli.artifacts import write_json
 from gdacli.errors import GdaError
 from gdacli.paths import METRICS, PREVIEW
+from gdacli.processes import is_first_process, num_processes
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 
@@ -293,6 +294,8 @@ def _run_stage(
         os.environ.setdefault(*WAIT_BRIEFLY)
         from gdacli.params import load_params
 
+        if num_processes() > 1 and name != "train":
+            raise GdaError(f"gdacli {name} runs in one process: start it without torchrun, which is for `gdacli train`")
         _enter(directory)
         params = load_params(Path(), overrides or ())
         stage = import_module(f"gdacli.stages.{name}")
@@ -300,6 +303,8 @@ def _run_stage(
             _check_version(name, stage.VERSION, params.versions)
         start = time.monotonic()
         result = stage.run(params, **arguments)
+        if not is_first_process():
+            return
         if versioned and "part" not in result:
             _write_metrics(name, result, time.monotonic() - start)
         _show(result, stage.summary, as_json)

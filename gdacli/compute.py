@@ -1,5 +1,7 @@
 """Where torch runs."""
 
+import os
+
 import torch
 
 from gdacli.errors import GdaError
@@ -17,4 +19,7 @@ def set_up(device: str, threads: int) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise GdaError("compute.device: found cuda, but no GPU is there; allowed: auto, cpu")
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes, each with its own GPU
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
     return torch.device(device)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from gdacli.processes import is_first_process
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 Advance = Callable[..., None]
@@ -15,8 +17,9 @@ Advance = Callable[..., None]
 
 
 def say(message: str) -> None:
-    """Print one line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Print one line to stderr, in the first process alone where there are several."""
+    if is_first_process():
+        print(message, file=sys.stderr, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -33,7 +36,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 @contextmanager
 def progress(title: str, total: int, unit: str) -> Iterator[Advance]:
     """Show the progress of a step of `total` units; yields the function to call after each piece of work."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and is_first_process():
         with _bar(title, total, unit) as advance:
             yield advance
     else:

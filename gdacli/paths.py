@@ -12,6 +12,7 @@ MIX = DATA / "mix"
 TRAIN = DATA / "train"
 EVALUATION = DATA / "evaluation"
 METRICS = DATA / "metrics"
+LOGS = DATA / "logs"
 PLOTS = DATA / "plots"
 REJECTS = Path("rejects.csv")
 DROPPED = SYNTHETIC / "dropped.csv"

@@ -1,18 +1,27 @@
 """The training loop, and predictions."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
 from gdacli.augment import augment
+from gdacli.distributed import World
 from gdacli.errors import GdaError
 from gdacli.loading import ImageSource
-from gdacli.losses import cross_entropy
+from gdacli.losses import balanced_weights, cross_entropy
+from gdacli.memory import guard_memory
 from gdacli.models import Classifier
+from gdacli.optim import average_into, learning_rate, make_optimizer
+from gdacli.rng import derive_seed
+from gdacli.sam import Outcome, sam_gradients
+
+State = dict[str, Any]
+"""Tensors, numbers, and lists and dicts of them."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +35,20 @@ class Epoch:
     lr: float
     loss: float
     error: float
+    validation_error: float | None = None
+    """Of the weights that would be kept, in %."""
 
 
-def learning_rate(schedule: str, lr: float, progress: float) -> float:
-    """Return the learning rate at a share of the training, `progress` in [0, 1).
+class Keeper(Protocol):
+    """Saves the state of a training, from which one that was killed goes on."""
 
-    `piecewise`: lr x 1, 0.1, 0.01, switching at 50 % and 75 % (targeted-augmentation paper's cited setup).
-    """
-    if schedule == "piecewise":
-        return lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
-    if schedule == "cosine":
-        return lr * 0.5 * (1 + math.cos(math.pi * progress))
-    return lr
+    def due(self) -> bool:
+        """Say if it is time to save."""
+        ...
+
+    def save(self, state: State) -> None:
+        """Save."""
+        ...
 
 
 def batch_bounds(num_samples: int, batch_size: int) -> list[tuple[int, int]]:
@@ -49,6 +60,31 @@ def batch_bounds(num_samples: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], num_samples], strict=True))
 
 
+def epoch_order(
+    labels: torch.Tensor, repeats: torch.Tensor, seed: int, epoch: int, equal_classes: bool = False
+) -> torch.Tensor:
+    """Return the rows that an epoch shows, in order; they depend on the seed and the epoch alone.
+
+    Args:
+        labels: int64 [N].
+        repeats: int64 [N], how often an epoch shows each image.
+        seed: of the training.
+        epoch: from 1.
+        equal_classes: draw as many, with replacement, each class as often as any other.
+
+    Returns:
+        int64 [sum of repeats].
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    samples = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
+    if equal_classes:
+        counts = torch.bincount(labels[samples]).double()
+        ends = (1 / counts)[labels[samples]].cumsum(0)
+        draws = torch.rand(len(samples), generator=generator, dtype=torch.float64) * ends[-1]
+        return samples[torch.searchsorted(ends, draws, right=True).clamp(max=len(samples) - 1)]
+    return samples[torch.randperm(len(samples), generator=generator)]
+
+
 def train_classifier(
     model: Classifier,
     images: ImageSource,
@@ -58,65 +94,188 @@ def train_classifier(
     num_classes: int,
     updates: int,
     batch_size: int,
+    optimizer: str,
     lr: float,
     momentum: float,
+    nesterov: bool,
     weight_decay: float,
+    sam: Mapping[str, Any] | None,
     schedule: str,
+    warmup: float,
+    label_smoothing: float,
+    clip_norm: float | None,
+    ema_decay: float | None,
+    balance: str,
+    dtype: str,
+    compile: bool,
     augmentations: Mapping[str, Mapping[str, Any]],
     seed: int,
     on_epoch: Callable[[Epoch], None],
+    on_update: Callable[[int, int], None] = lambda update, images: None,
+    validate: Callable[[Classifier], float] | None = None,
+    keep_best: bool = False,
+    state: State | None = None,
+    keeper: Keeper | None = None,
+    world: World | None = None,
 ) -> None:
-    """Train `model` in place with SGD.
+    """Train `model` in place.
+
+    The order of an epoch hangs on (seed, epoch), all else that is random on (seed, update): a training that goes on
+    from a saved state gives the bits of one that was never interrupted. Every process of `world` augments the whole
+    batch and trains on its share of it; batch normalisation takes its statistics over what shares a gradient: the
+    batch of all processes, or with `sam.m` the m images.
 
     Args:
         model: on its device.
         images: N images, whose batches are on the device of the model.
-        labels: int64 [N] in [0, num_classes).
+        labels: int64 [N] in [0, num_classes), on the CPU.
         repeats: int64 [N], how often an epoch shows each image.
         updates: optimizer steps in all; the last epoch may be cut short.
-        weight_decay: on all parameters, in the gradient.
-        augmentations: name -> options.
+        batch_size: images of an update, of all processes together.
+        optimizer: `sgd` or `adamw`, over the parameters that require a gradient.
+        momentum: of SGD; the first beta of AdamW.
+        weight_decay: on all parameters.
+        sam: options of `optim.sam_gradients` (rho, adaptive), and m, batch_norm, weight_decay_in_ascent; None is off.
+        schedule: and `warmup`: see `optim.learning_rate`.
+        label_smoothing: share of each label spread over all classes.
+        clip_norm: the longest gradient, None for any; with SAM that of the second pass.
+        ema_decay: train on, but leave the moving average of the weights in `model`; None is off.
+        balance: `none`, `sampling` (draw each class equally often) or `loss` (weigh it).
+        dtype: of the forward pass, `float32` or `bfloat16`.
+        compile: the forward pass with torch.compile.
+        augmentations: name -> options of `augment.augment`.
         seed: of the order and of the augmentations.
-        on_epoch: called after each epoch.
+        on_epoch: called after each epoch, also with those before the saved state, at once.
+        on_update: called after each update with its number and the number of its images.
+        validate: returns the validation error in % of a model.
+        keep_best: leave the weights of the lowest validation error in `model`, the earliest of equal ones.
+        state: what `keeper` saved last; None starts afresh.
+        keeper: where the state goes.
+        world: the processes; None is one.
 
     Raises:
-        GdaError: the loss or a weight is not a number.
+        GdaError: the loss or a weight is not a number, or a batch does not fit the memory.
 
     Source: the cited setup of the targeted-augmentation paper (METHODS: inputs in [0, 1], no normalisation).
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum, weight_decay=weight_decay)
-    samples = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
-    update = epoch = images_seen = 0
+    world = world or World()
+    device = next(model.parameters()).device
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    in_loss = sam is not None and sam["weight_decay_in_ascent"]
+    step = make_optimizer(
+        parameters, optimizer, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=0 if in_loss else weight_decay
+    )
+    group_size = 1 if sam is None or sam["m"] is None else sam["m"]
+    if group_size == 1:
+        world.synchronise_batch_norm(model)
+    average = copy.deepcopy(model) if ema_decay is not None else None
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compile else model
+    class_weights = balanced_weights(labels, repeats, num_classes).to(device) if balance == "loss" else None
+    truths = labels.to(device)
+    generator = torch.Generator()
+    history: list[Epoch] = []
+    best: State | None = None
+    update, sums = 0, torch.zeros(2, device=device)  # of this epoch: loss, wrong
+
+    def gradients(x: torch.Tensor, targets: torch.Tensor, count: int) -> Outcome:
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = forward(x)
+        losses = cross_entropy(logits, targets, class_weights=class_weights, smoothing=label_smoothing)
+        parts = torch.autograd.grad(losses.sum() / count, parameters, materialize_grads=True)
+        return list(parts), losses.detach(), logits.detach()
+
+    def batch_gradients(x: torch.Tensor, targets: torch.Tensor, count: int) -> Outcome:
+        if sam is None:
+            return gradients(x, targets, count)
+        return sam_gradients(
+            gradients,
+            model,
+            parameters,
+            x,
+            targets,
+            count,
+            rho=sam["rho"],
+            adaptive=sam["adaptive"],
+            m=sam["m"],
+            decay=weight_decay if in_loss else 0.0,
+            batch_norm=sam["batch_norm"],
+            sum_=world.sum_,
+        )
+
+    if state is not None:
+        model.load_state_dict(state["model"])
+        step.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        update, best, history = state["update"], state["best"], [Epoch(*values) for values in state["history"]]
+        sums.copy_(state["sums"])
+        for done in history:
+            on_epoch(done)
+    per_epoch = len(batch_bounds(int(repeats.sum()), batch_size))
     while update < updates:
+        epoch = update // per_epoch + 1
+        begun = (epoch - 1) * per_epoch
+        order = epoch_order(labels, repeats, seed, epoch, equal_classes=balance == "sampling")
+        bounds = batch_bounds(len(order), batch_size)[: updates - begun]
+        ahead = bounds[update - begun :]
+        shares = [world.shares(first, end, group_size) for first, end in ahead]
+        arriving = images.batches(epoch, order, [share[world.rank] for share in shares])
         model.train()
-        order = samples[torch.randperm(len(samples), generator=generator)]
-        loss_sum = torch.zeros((), device=labels.device)
-        wrong = torch.zeros((), device=labels.device)
-        seen = 0
-        bounds = batch_bounds(len(order), batch_size)[: updates - update]
-        for (first, end), pixels in zip(bounds, images.batches(epoch + 1, order, bounds), strict=True):
-            rate = learning_rate(schedule, lr, update / updates)
-            for group in optimizer.param_groups:
+        for (first, end), share, mine in zip(ahead, shares, arriving, strict=True):
+            if keeper is not None and keeper.due():
+                keeper.save(
+                    {
+                        "update": update,
+                        "model": model.state_dict(),
+                        "optimizer": step.state_dict(),
+                        "average": average.state_dict() if average is not None else None,
+                        "best": best,
+                        "history": [astuple(done) for done in history],
+                        "sums": sums,
+                    }
+                )
+            torch.manual_seed(derive_seed(seed, "network", update, world.rank))  # dropout and the like
+            generator.manual_seed(derive_seed(seed, "augment", update))
+            rate = learning_rate(schedule, lr, update / updates, warmup)
+            for group in step.param_groups:
                 group["lr"] = rate
-            truth = labels[order[first:end].to(labels.device)]
+            pixels = world.gather(mine, [part_end - part for part, part_end in share])
+            truth = truths[order[first:end].to(device)]
             targets = F.one_hot(truth, num_classes).float()
             x, targets = augment(pixels.float() / 255, targets, generator, augmentations)
-            logits = model(x)
-            loss = cross_entropy(logits, targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            part = slice(*(place - first for place in share[world.rank]))
+            result, losses, logits = guard_memory(
+                batch_gradients, x[part], targets[part], len(x), alone=world.size == 1
+            )
+            figures = torch.stack([losses.sum(), (logits.argmax(1) != truth[part]).sum()])
+            world.sum_([*result, figures])
+            sums += figures
+            for parameter, gradient in zip(parameters, result, strict=True):
+                parameter.grad = gradient
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+            step.step()
+            if average is not None and ema_decay is not None:
+                average_into(average, model, ema_decay)
             update += 1
-            seen += len(truth)
-            loss_sum += loss.detach() * len(truth)
-            wrong += (logits.detach().argmax(1) != truth).sum()
-        epoch += 1
-        images_seen += seen
-        finite = math.isfinite(loss_sum.item()) and all(part.isfinite().all() for part in model.state_dict().values())
+            on_update(update, len(x))
+        loss, wrong = sums.tolist()
+        finite = math.isfinite(loss) and all(part.isfinite().all() for part in model.state_dict().values())
         if not finite:
             raise GdaError(f"loss or weights are no longer numbers after epoch {epoch} (lr {rate:g}): lower lr")
-        on_epoch(Epoch(epoch, update, images_seen, rate, loss_sum.item() / seen, 100 * wrong.item() / seen))
+        seen = bounds[-1][1]
+        error = validate(average or model) if validate is not None else None
+        lowest = min((done.validation_error for done in history if done.validation_error is not None), default=math.inf)
+        if keep_best and error is not None and error < lowest:
+            best = copy.deepcopy((average or model).state_dict())
+        images_seen = (history[-1].images if history else 0) + seen
+        history.append(Epoch(epoch, update, images_seen, rate, loss / seen, 100 * wrong / seen, error))
+        sums.zero_()
+        on_epoch(history[-1])
+    if best is not None:
+        model.load_state_dict(best)
+    elif average is not None:
+        model.load_state_dict(average.state_dict())
 
 
 def predict(

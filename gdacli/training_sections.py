@@ -8,16 +8,75 @@ from gdacli.augment_sections import Augment
 from gdacli.sections import Positive, Section, Seed
 
 
+class Sam(Section):
+    """Sharpness-aware minimisation (`optimizer: sam`): the gradient is taken where the loss is highest nearby."""
+
+    base: Literal["sgd", "adamw"] = Field("sgd", description="optimizer that takes the step")
+    rho: Annotated[float, Field(gt=0)] = Field(0.1, description="length of the ascent step, over all parameters")
+    adaptive: bool = Field(False, description="measure it relative to each weight (ASAM)")
+    m: Positive | None = Field(
+        None,
+        description="images that share an ascent step; null: the whole batch, of all processes",
+    )
+    weight_decay_in_ascent: bool = Field(
+        True, description="weight decay is part of the loss, and so of both gradients; false: of the base's step alone"
+    )
+    batch_norm: Literal["both", "first"] = Field("both", description="passes that move the running statistics")
+
+
 class Optimisation(Section):
     """What probing and training share."""
 
-    model: str = Field(description="an architecture: ours (convnet, preact_resnet18) or any of timm")
+    model: str = Field(description="an architecture: ours (convnet, preact_resnet18...) or any of timm")
     model_args: dict[str, Any] = Field(default_factory=dict, description="arguments of the architecture (width: 16)")
-    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images per update")
+    pretrained: bool | str = Field(
+        False, description="start from: false (random), true (timm's weights), or a local .safetensors file"
+    )
+    freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the last layer is trained")
+    image_size: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="side of the input in pixels; null: that of the prepared images"
+    )
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="images per update, of all processes together")
+    optimizer: Literal["sgd", "adamw", "sam"] = Field("sgd", description="sam takes its settings from `sam`")
     lr: Annotated[float, Field(gt=0)] = Field(0.1, description="highest learning rate")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of SGD, on all parameters")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD; the first beta of AdamW")
+    nesterov: bool = Field(False, description="of SGD")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="on all parameters; AdamW decouples it")
+    sam: Sam = Field(Sam(), description="of optimizer: sam")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of a label spread over all")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")
+    balance: Literal["none", "sampling", "loss"] = Field(
+        "none", description="weigh classes equally: by drawing them equally often, or in the loss"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights are float32")
+    compile: bool = Field(False, description="compile the model with torch.compile: a slow start, then faster")
     augment: Augment = Field(Augment(), description="augmentations, each random per image; null turns one off")
+    loading: Literal["auto", "memory", "stream"] = Field(
+        "auto", description="images on the device, or read from the shards; auto: by size"
+    )
+    loader_workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read images when streaming")
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> "Optimisation":
+        base = self.sam.base if self.optimizer == "sam" else self.optimizer
+        if self.nesterov and (base != "sgd" or self.momentum == 0):
+            raise ValueError(f"nesterov goes with SGD and momentum > 0, found {base} and momentum {self.momentum}")
+        if self.sam.m is not None and self.sam.m > self.batch_size:
+            raise ValueError(f"sam.m: found {self.sam.m}; at most batch_size {self.batch_size}, or null")
+        return self
+
+    def of_loop(self) -> dict[str, Any]:
+        """Return what the training loop takes as it is."""
+        names = (
+            "batch_size", "lr", "momentum", "nesterov", "weight_decay", "label_smoothing", "clip_norm", "balance",
+            "dtype", "compile",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "optimizer": self.sam.base if self.optimizer == "sam" else self.optimizer,
+            "sam": self.sam.model_dump(exclude={"base"}) if self.optimizer == "sam" else None,
+            "augmentations": self.augment.model_dump(exclude_none=True),
+        }
 
 
 class Probe(Optimisation):
@@ -49,7 +108,32 @@ class Budget(Section):
 
 
 class Train(Optimisation):
-    """`train`: from scratch on one arm's mix."""
+    """`train`: from scratch, or from pretrained weights, on one arm's mix."""
 
     budget: Budget = Field(Budget(epochs=200), description="how long: give either epochs or updates")
-    schedule: Literal["constant", "piecewise", "cosine"] = Field("piecewise", description="piecewise: /10 at 50, 75 %")
+    schedule: Literal["constant", "piecewise", "cosine", "one_cycle"] = Field(
+        "piecewise", description="of the learning rate; piecewise: /10 at 50 and at 75 %"
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the updates in which the learning rate rises; one_cycle needs some"
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="keep the moving average of the weights, with this decay an update; null: the last weights"
+    )
+    checkpoint: Literal["last", "best"] = Field(
+        "last", description="weights that are kept: the last epoch's, or those of the lowest validation error"
+    )
+    save_seconds: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="between two saves of the state from which a killed training goes on"
+    )
+    trackers: list[Literal["tensorboard", "dvclive"]] = Field(
+        [], description="also log each epoch to data/logs; each needs its package"
+    )
+
+    @model_validator(mode="after")
+    def _one_cycle_rises(self) -> "Train":
+        if self.schedule == "one_cycle" and self.warmup == 0:
+            raise ValueError(
+                "warmup: found 0; schedule: one_cycle needs a share of the updates to rise in, such as 0.25"
+            )
+        return self

@@ -22,6 +22,7 @@ BASE = {
     "images",
     "paths",
     "records",
+    "processes",
     "rng",
     "shards",
     "splits",

@@ -57,18 +57,16 @@ def run(params: Params) -> dict[str, Any]:
         train_classifier(
             model,
             images,
-            of_class.to(device),
+            of_class,
             torch.ones(len(keys), dtype=torch.int64),
             num_classes=prepared.num_classes,
             updates=probe.epochs * len(batch_bounds(len(keys), probe.batch_size)),
-            batch_size=probe.batch_size,
-            lr=probe.lr,
-            momentum=probe.momentum,
-            weight_decay=probe.weight_decay,
             schedule="constant",
-            augmentations=probe.augment.model_dump(exclude_none=True),
+            warmup=0.0,
+            ema_decay=None,
             seed=probe.seed,
             on_epoch=on_epoch,
+            **probe.of_loop(),
         )
         logits = np.stack(recorded)
         np.savez(folder / "outputs.npz", key=np.array(keys), label=labels, logits=logits, separation_epoch=separation)

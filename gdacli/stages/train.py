@@ -1,36 +1,68 @@
-"""`gdacli train`: one arm's mix, one seed, from scratch."""
+"""`gdacli train`: one arm's mix, one seed."""
 
+from __future__ import annotations
+
+import csv
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
-from gdacli.artifacts import new_directory, require, sha256_bytes, sha256_file, write_json
-from gdacli.compute import set_up
-from gdacli.console import progress
+from gdacli.artifacts import new_directory, read_json, require, sha256_bytes, sha256_file, write_json
+from gdacli.console import progress, say
 from gdacli.errors import GdaError
 from gdacli.images import decode_array
-from gdacli.loading import ImageSource, InMemory
-from gdacli.models import create_model, timm_config
 from gdacli.params import Params
-from gdacli.paths import SOURCE, TRAIN, mix_file, run_name
-from gdacli.prepared import read_prepared
-from gdacli.rng import derive_seed
+from gdacli.paths import LOGS, SOURCE, TRAIN, mix_file, run_name
+from gdacli.prepared import Prepared, read_prepared
+from gdacli.processes import is_first_process
+from gdacli.rng import derive_seed, digest
 from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv
-from gdacli.training import Epoch, batch_bounds, predict, train_classifier
+from gdacli.trackers import open_trackers
+from gdacli.training_store import TrainingStore, copy_files
 
-VERSION = 1
+if TYPE_CHECKING:
+    import torch
+
+    from gdacli.distributed import World
+    from gdacli.models import Classifier
+    from gdacli.training import Epoch
+
+VERSION = 2
+
+_COLUMNS = ("epoch", "updates", "images", "lr", "loss", "error", "validation_error")
+
+_NO_SAY = {"loading", "loader_workers", "save_seconds", "trackers"}
+"""Parameters of `train` that no weight depends on."""
 
 
 def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Write `data/train/<arm>-<seed>`, for every compared arm and seed when none is named; returns their figures."""
+    """Write `data/train/<arm>-<seed>`, for every compared arm and seed when none is named; returns their figures.
+
+    A training that was finished before is taken from the work directory, without torch; one that was killed goes on.
+    """
     arms = [arm] if arm is not None else params.compare.arms
     seeds = [seed] if seed is not None else params.compare.seeds
-    return {"runs": {run_name(name, each): _train(params, name, each) for name in arms for each in seeds}}
+    runs = [(name, each) for name in arms for each in seeds]
+    start = time.monotonic()
+    waiting = [each for each in runs if not _taken(params, *each)]
+    seconds = dict.fromkeys(runs, time.monotonic() - start)
+    if waiting:
+        from gdacli.compute import set_up
+        from gdacli.distributed import joined
+
+        device = set_up(params.compute.device, params.compute.threads)
+        with joined(device) as world:
+            for each in waiting:
+                start = time.monotonic()
+                _train(params, *each, device, world)
+                seconds[each] = time.monotonic() - start
+    return {"runs": {run_name(*each): _figures(*each, seconds[each]) for each in runs}}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -42,67 +74,172 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-def _train(params: Params, arm: str, seed: int) -> dict[str, Any]:
-    start = time.monotonic()
+def _identity(params: Params, arm: str, seed: int) -> str:
+    """Return the hash of all that determines a training's weights, but for the kind of machine."""
+    train = params.train_of(arm)
+    weights = sha256_file(Path(train.pretrained)) if isinstance(train.pretrained, str) else None
+    return digest(
+        VERSION,
+        sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
+        sha256_file(require(mix_file(arm), f"gdacli mix --arm {arm}")),
+        train.model_dump(exclude=_NO_SAY),
+        weights,
+        seed,
+        params.compute.device,
+        params.compute.threads,
+        [version(name) for name in ("torch", "timm")],
+    )
+
+
+def _store(params: Params, arm: str, seed: int) -> TrainingStore:
+    return TrainingStore(_identity(params, arm, seed), params.train_of(arm).save_seconds)
+
+
+def _taken(params: Params, arm: str, seed: int) -> bool:
+    """Take a finished training, if there is one."""
     params.arm(arm)
+    finished = _store(params, arm, seed).finished()
+    if finished is None:
+        return False
+    name = run_name(arm, seed)
+    if is_first_process():
+        say(f"{name}: was finished before, taken from {finished}")
+        with new_directory(TRAIN / name) as folder:
+            copy_files(finished, folder)
+    return True
+
+
+def _train(params: Params, arm: str, seed: int, device: torch.device, world: World) -> None:
+    store, first = _store(params, arm, seed), is_first_process()
+    with store.locked() if first else nullcontext():
+        # Another process may have finished it while this one waited for the lock.
+        if world.share_object(first and _taken(params, arm, seed)):
+            return
+        state = world.share_object(store.load() if first else None)
+        if state is not None:
+            say(f"{run_name(arm, seed)}: goes on after update {state['update']}")
+        model, config, history = _fitted(params, arm, seed, device, world, state, store if first else None)
+        if not first:
+            return
+        from safetensors.torch import save_file
+
+        with new_directory(TRAIN / run_name(arm, seed)) as folder:
+            weights = {name: value.contiguous() for name, value in model.net.state_dict().items()}
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+            write_json(folder / "config.json", config)
+            provenance = {"mix_sha256": sha256_file(mix_file(arm)), "device": device.type}
+            write_json(folder / "provenance.json", provenance)
+            columns = [name for name in _COLUMNS if getattr(history[-1], name) is not None]
+            write_csv(folder / "history.csv", columns, [[getattr(row, name) for name in columns] for row in history])
+        store.finish(TRAIN / run_name(arm, seed))
+
+
+def _fitted(
+    params: Params,
+    arm: str,
+    seed: int,
+    device: torch.device,
+    world: World,
+    state: dict[str, Any] | None,
+    store: TrainingStore | None,
+) -> tuple[Classifier, dict[str, Any], list[Epoch]]:
+    """Train; returns the model, its `config.json` and its history."""
+    import torch
+
+    from gdacli.loading import InMemory
+    from gdacli.models import create_model, timm_config
+    from gdacli.training import Epoch, batch_bounds, train_classifier
+
     train = params.train_of(arm)
     prepared = read_prepared(SOURCE)
     size = prepared.square_size()
-    mix = read_table(require(mix_file(arm), f"gdacli mix --arm {arm}"))
-    images = torch.from_numpy(load_mix(mix, size))
-    device = set_up(params.compute.device, params.compute.threads)
-    labels = torch.from_numpy(np.array(mix["label"]))
+    mix = read_table(mix_file(arm))
+    _check_classes(arm, mix, prepared)
+    images = InMemory(torch.from_numpy(load_mix(mix, size)).to(device))
     repeats = torch.from_numpy(np.array(mix["repeats"]))
     per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
     updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
     model = create_model(train.model, prepared.num_classes, train.model_args, seed).to(device)
-    validation = _validation(prepared, device)
-    history: list[list[Any]] = []
-    epochs = -(-updates // per_epoch)
-    name = run_name(arm, seed)
-    with new_directory(TRAIN / name) as folder, progress(f"train {name}", epochs, "epochs") as advance:
+    validate = _validation(prepared, device)
+    if train.checkpoint == "best" and validate is None:
+        raise GdaError(
+            "train.checkpoint: found best, but there are no validation images: set data.validation_fraction and run "
+            "`gdacli prepare`, or train.checkpoint: last"
+        )
+    name, history = run_name(arm, seed), list[Epoch]()
+    trackers = open_trackers(train.trackers if is_first_process() else [], LOGS / name)
+    with progress(f"train {name}", updates, "updates") as advance, trackers as log:
+        start, shown, seen, note = time.monotonic(), 0, 0, ""
 
         def on_epoch(epoch: Epoch) -> None:
-            row = [epoch.epoch, epoch.updates, epoch.images, epoch.lr, epoch.loss, epoch.error]
-            note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %"
-            if validation is not None:
-                wrong = predict(model, validation[0].in_order()).argmax(1) != validation[1]
-                row.append(100 * wrong.float().mean().item())
-                note += f", validation error {row[-1]:.1f} %"
-            history.append(row)
-            advance(note=note)
+            nonlocal note
+            history.append(epoch)
+            note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %, "
+            values = {"loss": epoch.loss, "error": epoch.error, "lr": epoch.lr}
+            if epoch.validation_error is not None:
+                values["validation_error"] = epoch.validation_error
+                note += f"validation error {epoch.validation_error:.1f} %, "
+            log(epoch.epoch, values)
+
+        def on_update(update: int, count: int) -> None:
+            nonlocal start, shown, seen
+            if update - shown > 1:  # it goes on after these
+                advance(update - shown - 1, free=True)
+            shown = update
+            if not seen:  # the first update pays for what starts up
+                start, seen = time.monotonic(), 1
+                advance()
+                return
+            seen += count
+            advance(note=f"{note}{seen / (time.monotonic() - start):.0f} images/s")
 
         train_classifier(
             model,
-            InMemory(images.to(device)),
-            labels.to(device),
+            images,
+            torch.from_numpy(np.array(mix["label"])),
             repeats,
             num_classes=prepared.num_classes,
             updates=updates,
-            batch_size=train.batch_size,
-            lr=train.lr,
-            momentum=train.momentum,
-            weight_decay=train.weight_decay,
             schedule=train.schedule,
-            augmentations=train.augment.model_dump(exclude_none=True),
+            warmup=train.warmup,
+            ema_decay=train.ema_decay,
             seed=derive_seed("train", seed),
             on_epoch=on_epoch,
+            on_update=on_update,
+            validate=validate,
+            keep_best=train.checkpoint == "best",
+            state=state,
+            keeper=store,
+            world=world,
+            **train.of_loop(),
         )
-        save_file(model.net.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-        write_json(folder / "provenance.json", {"mix_sha256": sha256_file(mix_file(arm))})
-        config = timm_config(train.model, model, prepared.class_names, size, train.model_args)
-        write_json(folder / "config.json", config)
-        header = ["epoch", "updates", "images", "lr", "loss", "error", *(["validation_error"] if validation else [])]
-        write_csv(folder / "history.csv", header, history)
+    config = timm_config(train.model, model, prepared.class_names, size, train.model_args)
+    return model, config, history
+
+
+def _check_classes(arm: str, mix: dict[str, Any], prepared: Prepared) -> None:
+    counts = np.bincount(mix["label"], minlength=prepared.num_classes)
+    if missing := [name for name, count in zip(prepared.class_names, counts, strict=True) if not count]:
+        raise GdaError(
+            f"{mix_file(arm)}: no image of class {', '.join(missing)}: a class needs train images; add some to the "
+            "source, raise data.train_fraction, or remove the class, and run `gdacli prepare`"
+        )
+
+
+def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
+    folder = TRAIN / run_name(arm, seed)
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = rows[-1]
     return {
-        "updates": updates,
-        "epochs": len(history),
-        "images_seen": history[-1][2],
-        "mix_size": int(repeats.sum()),
-        "train_loss": history[-1][4],
-        "train_error": history[-1][5],
-        "device": device.type,
-        "run": {"seconds": round(time.monotonic() - start, 3)},
+        "updates": int(last["updates"]),
+        "epochs": len(rows),
+        "images_seen": int(last["images"]),
+        "mix_size": int(read_table(mix_file(arm))["repeats"].sum()),
+        "train_loss": float(last["loss"]),
+        "train_error": float(last["error"]),
+        "device": read_json(folder / "provenance.json")["device"],
+        "run": {"seconds": round(seconds, 3)},
     }
 
 
@@ -132,8 +269,16 @@ def load_mix(mix: dict[str, Any], size: int) -> np.ndarray:
     return images
 
 
-def _validation(prepared: Any, device: torch.device) -> tuple[ImageSource, torch.Tensor] | None:
+def _validation(prepared: Prepared, device: torch.device) -> Callable[[Classifier], float] | None:
+    """Return what gives a model's error on the validation split in %, None without one."""
+    import torch
+
+    from gdacli.loading import InMemory
+    from gdacli.training import predict
+
     if prepared.splits["validation"].count == 0:
         return None
     _, labels, arrays = prepared.load("validation")
-    return InMemory(torch.from_numpy(arrays).to(device)), torch.from_numpy(labels)
+    images = InMemory(torch.from_numpy(arrays).to(device))
+    truth = torch.from_numpy(labels)
+    return lambda model: 100 * (predict(model, images.in_order()).argmax(1) != truth).float().mean().item()

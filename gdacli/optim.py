@@ -1,0 +1,56 @@
+"""Optimizers, learning-rate schedules, and the moving average of weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], name: str, *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return SGD (`sgd`) or AdamW (`adamw`, whose first beta is `momentum`) over all of `parameters`."""
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr, betas=(momentum, 0.999), weight_decay=weight_decay)
+    return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def learning_rate(schedule: str, lr: float, progress: float, warmup: float = 0.0) -> float:
+    """Return the learning rate at a share of the training.
+
+    Args:
+        schedule: `constant`; `piecewise`: lr x 1, 0.1, 0.01, switching at 50 % and 75 % (targeted-augmentation paper's
+            cited setup); `cosine`: down to 0; `one_cycle`: from lr / 25 up to lr, down to lr / 250,000, both as half
+            cosines (torch's OneCycleLR with its defaults; the momentum stays).
+        lr: the highest learning rate.
+        progress: in [0, 1).
+        warmup: share of the training in which the rate rises (linearly but for `one_cycle`, whose `pct_start` it is);
+            what follows is not shifted.
+    """
+    if schedule == "one_cycle":
+        if progress < warmup:
+            return _half_cosine(lr / 25, lr, progress / warmup)
+        return _half_cosine(lr, lr / 25e4, (progress - warmup) / (1 - warmup))
+    rise = min(1.0, progress / warmup) if warmup else 1.0
+    if schedule == "piecewise":
+        return rise * lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+    if schedule == "cosine":
+        return rise * _half_cosine(lr, 0.0, progress)
+    return rise * lr
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the weights and running statistics of `average` towards the model's: decay x old + (1 - decay) x new."""
+    new = model.state_dict()
+    pairs = [(old, new[name]) for name, old in average.state_dict().items()]
+    with torch.no_grad():
+        floating = [(old, value) for old, value in pairs if old.is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in floating], [value for _, value in floating], 1 - decay)
+        for old, value in pairs:
+            if not old.is_floating_point():
+                old.copy_(value)

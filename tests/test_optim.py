@@ -1,0 +1,57 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gdacli.optim import average_into, learning_rate, make_optimizer
+
+
+def test_schedules():
+    assert [learning_rate("piecewise", 0.1, p) for p in (0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+    assert [learning_rate("cosine", 0.1, p) for p in (0, 0.5, 1)] == pytest.approx([0.1, 0.05, 0])
+    assert learning_rate("constant", 0.1, 0.9) == 0.1
+    assert [learning_rate("constant", 0.1, p, warmup=0.2) for p in (0, 0.1, 0.2, 0.9)] == pytest.approx(
+        [0, 0.05, 0.1, 0.1]
+    )
+
+
+def test_one_cycle_is_torchs():
+    steps, warmup = 40, 0.25
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.2)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.2, total_steps=steps, pct_start=warmup, cycle_momentum=False
+    )
+    for step in range(steps):
+        # torch counts the last step as the end, and starts to fall one step earlier
+        rise = step / (warmup * steps - 1)
+        fall = (step - (warmup * steps - 1)) / (steps - warmup * steps)
+        progress = warmup * rise if rise < 1 else warmup + (1 - warmup) * fall
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate("one_cycle", 0.2, progress, warmup) == pytest.approx(expected, rel=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
+def test_momentum_is_the_first_beta_of_adamw():
+    optimizer = make_optimizer(
+        [nn.Parameter(torch.zeros(1))], "adamw", lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.3
+    )
+    group = optimizer.param_groups[0]
+    assert (type(optimizer).__name__, group["betas"], group["weight_decay"]) == ("AdamW", (0.8, 0.999), 0.3)
+
+
+def test_the_average_follows_weights_and_statistics():
+    model: Any = nn.BatchNorm1d(2)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    model.running_mean.fill_(10.0)
+    model.num_batches_tracked.fill_(5)
+    average_into(average, model, 0.9)
+    assert average.weight.tolist() == pytest.approx([1.2, 1.2])
+    assert average.running_mean.tolist() == pytest.approx([1.0, 1.0])
+    assert average.num_batches_tracked.item() == 5

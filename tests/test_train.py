@@ -1,0 +1,191 @@
+"""`gdacli train` as users run it: killed, resumed, finished before, in two processes, watched, misled."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Project
+from safetensors.torch import load_file
+
+from gdacli.artifacts import sha256_file
+
+TRAIN = ("train", "--arm", "original", "--seed", "0")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """Give the folder of a project that is ready to train `original`; do not change it."""
+    folder = tmp_path_factory.mktemp("mixed") / "project"
+    folder.mkdir()
+    project = Project(folder)
+    project.write(data={"source": str(shapes), "validation_fraction": 0.2}, compare={"arms": ["original"]})
+    project.ok("prepare", "probe", "select", "mix")
+    return folder
+
+
+@pytest.fixture
+def ready(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: Path) -> Project:
+    """Give a copy of it, with a work directory of its own, whose trainings save their state after every update."""
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "work"))
+    project = Project(Path(shutil.copytree(mixed, tmp_path / "project")))
+    project.write(
+        data={"source": str(shapes), "validation_fraction": 0.2},
+        compare={"arms": ["original"]},
+        train={"save_seconds": 0, "budget": {"updates": 12}},
+    )
+    return project
+
+
+def process(project: Project, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "gdacli", *TRAIN, "-C", str(project.folder), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def hashes(project: Project) -> dict[str, str]:
+    folder = project.folder / "data/train/original-0"
+    return {path.name: sha256_file(path) for path in folder.iterdir()}
+
+
+def states(tmp_path: Path) -> list[Path]:
+    return list(tmp_path.rglob("state.pt"))
+
+
+def test_killed_at_random_points_it_goes_on_and_gives_the_same_bytes(ready, tmp_path):
+    options = ("-S", "train.ema_decay=0.9", "-S", "train.checkpoint=best", "-S", "train.budget.updates=40")
+    assert ready(*TRAIN, *options).code == 0
+    whole = hashes(ready)
+    shutil.rmtree(ready.folder / "data/train")
+    shutil.rmtree(tmp_path / "work")
+    chance, kills, published = random.Random(0), 0, ready.folder / "data/train/original-0"
+    while kills < 2:
+        run = process(ready, *options)
+        while not states(tmp_path) and run.poll() is None:
+            pass
+        try:
+            run.wait(chance.uniform(0, 0.3))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            kills += 1
+        run.communicate()
+        if published.exists():  # it was finished before the kill
+            assert hashes(ready) == whole
+            shutil.rmtree(published)
+            shutil.rmtree(tmp_path / "work")
+    resumed = ready(*TRAIN, *options)
+    assert resumed.code == 0, resumed.stderr
+    assert hashes(ready) == whole
+    assert not states(tmp_path)
+
+
+def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
+    ready.ok(" ".join(TRAIN))
+    first = hashes(ready)
+    shutil.rmtree(ready.folder / "data/train")
+    code = (
+        "import sys\nfrom gdacli.cli import app\n"
+        f"app({[*TRAIN, '-C', str(ready.folder)]!r}, standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "original-0: was finished before, taken from" in done.stderr
+    assert hashes(ready) == first
+    finished = next((tmp_path / "work").rglob("finished"))
+    weights = finished / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    again = ready(*TRAIN)
+    assert "is damaged; the training runs again" in again.stderr
+    assert hashes(ready) == first
+    other = ready(*TRAIN, "-S", "train.lr=0.01")
+    assert "taken from" not in other.stderr
+    assert hashes(ready) != first
+
+
+def test_a_damaged_state_is_said_and_the_training_starts_again(ready, tmp_path):
+    run = process(ready)
+    while not states(tmp_path):
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    state = states(tmp_path)[0]
+    state.write_bytes(state.read_bytes()[:-7])
+    outcome = ready(*TRAIN)
+    assert outcome.code == 0
+    assert f"{state} is damaged; the training starts again" in outcome.stderr
+
+
+def test_history_and_progress(ready):
+    outcome = ready(*TRAIN, "-S", "train.trackers=[tensorboard, dvclive]", "--json")
+    assert outcome.code == 0, outcome.stderr
+    folder = ready.folder / "data/train/original-0"
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "updates", "images", "lr", "loss", "error", "validation_error"]
+    assert rows[-1]["updates"] == "12"
+    last = outcome.stderr.splitlines()[-1]
+    assert "train original-0: 12/12 updates" in last
+    assert f"loss {float(rows[-2]['loss']):.3f}, train error" in last
+    assert "images/s" in last
+    logs = ready.folder / "data/logs/original-0"
+    assert list((logs / "tensorboard").glob("events.out.tfevents.*"))
+    live = (logs / "dvclive/plots/metrics/loss.tsv").read_text().splitlines()
+    assert len(live) == 1 + len(rows)
+    assert float(live[-1].split()[-1]) == pytest.approx(float(rows[-1]["loss"]), rel=1e-4)
+
+
+def test_two_processes_give_the_weights_of_one(ready, tmp_path):
+    ready.ok(" ".join(TRAIN))
+    name = "data/train/original-0/model.safetensors"
+    one = load_file(ready.folder / name)
+    shutil.rmtree(tmp_path / "work")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run = process(ready, "-S", "compute.threads=1", launcher=launcher)
+    stdout, stderr = run.communicate()
+    assert run.returncode == 0, stderr
+    assert stdout.count("original-0: 12 updates") == 1
+    two = load_file(ready.folder / name)
+    assert all(torch.allclose(one[key].double(), two[key].double(), rtol=1e-3, atol=2e-5) for key in one)
+
+
+def test_other_commands_do_not_run_in_several_processes(ready, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert (
+        ready("mix").error == "gdacli mix runs in one process: start it without torchrun, which is for `gdacli train`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["train.schedule=one_cycle"], "train: warmup: found 0; schedule: one_cycle needs a share of the updates"),
+        (["train.optimizer=adamw", "train.nesterov=true"], "nesterov goes with SGD and momentum > 0, found adamw"),
+        (["train.sam.m=9"], "sam.m: found 9; at most batch_size 8, or null"),
+        (["train.optimizer=lion"], "train.optimizer: found 'lion'"),
+        (["train.lr=1e20"], "are no longer numbers after epoch 1 (lr 1e+20): lower lr"),
+    ],
+)
+def test_mistakes_are_one_line(ready, options, message):
+    outcome = ready(*TRAIN, *(part for option in options for part in ("-S", option)))
+    assert outcome.code == 1
+    assert message in outcome.error
+
+
+def test_the_best_weights_need_validation_images(ready):
+    ready.ok("prepare -S data.validation_fraction=0", "probe", "select", "mix")
+    outcome = ready(*TRAIN, "-S", "train.checkpoint=best")
+    assert (
+        "train.checkpoint: found best, but there are no validation images: set data.validation_fraction"
+        in outcome.error
+    )
