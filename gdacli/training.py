@@ -242,7 +242,7 @@ def train_classifier(
             pixels = world.gather(mine, [part_end - part for part, part_end in share])
             truth = truths[order[first:end].to(device)]
             targets = F.one_hot(truth, num_classes).float()
-            x, targets = augment(pixels.float() / 255, targets, generator, augmentations)
+            x, targets = augment(pixels, targets, generator, augmentations, epoch=epoch, attention=model.attention)
             part = slice(*(place - first for place in share[world.rank]))
             result, losses, logits = guard_memory(
                 batch_gradients, x[part], targets[part], len(x), alone=world.size == 1
