@@ -43,7 +43,7 @@ class InMemory:
         """See `ImageSource`."""
         order = order.to(self._images.device)
         for first, end in bounds:
-            yield self._images[order[first:end]]
+            yield self._images.index_select(0, order[first:end])
 
     def in_order(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
         """See `ImageSource`."""
