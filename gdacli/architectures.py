@@ -1,4 +1,10 @@
-"""Our own architectures, for small images; everything else is timm's."""
+"""Our own architectures, for small images; everything else is timm's.
+
+Each has what is used here of timm's models: `forward_features`, `forward_head`, `get_classifier`, `group_matcher` (what
+belongs together, from the input on) and `pretrained_cfg` (the names of its first and its last layer).
+"""
+
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +18,8 @@ class ConvNet(nn.Module):
         num_classes: C.
         width: channels of the first stage; they double twice.
     """
+
+    pretrained_cfg: ClassVar[dict[str, Any]] = {"first_conv": "features.0", "classifier": "head"}
 
     def __init__(self, num_classes: int, width: int = 16) -> None:
         super().__init__()
@@ -31,13 +39,26 @@ class ConvNet(nn.Module):
         self.num_features = channels
         self.head = nn.Linear(channels, num_classes)
 
-    def embed(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] in [0, 1] => what the last layer sees, [N, D]."""
-        return self.features(x_NCHW).mean(dim=(2, 3))
+    def forward_features(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] => the last feature map, [N, D, h, w]."""
+        return self.features(x_NCHW)
+
+    def forward_head(self, x_NDhw: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """[N, D, h, w] => logits [N, C], or what the last layer sees, [N, D]."""
+        x_ND = x_NDhw.mean(dim=(2, 3))
+        return x_ND if pre_logits else self.head(x_ND)
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] in [0, 1] => logits [N, C]."""
-        return self.head(self.embed(x_NCHW))
+        """[N, 3, H, W] => logits [N, C]."""
+        return self.forward_head(self.forward_features(x_NCHW))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Return regular expressions over the names of the parameters, as timm's models do."""
+        return {"stem": r"^features\.[01]\.", "blocks": r"^features\.(\d+)"}
 
 
 class PreActBlock(nn.Module):
@@ -69,6 +90,8 @@ class PreActResNet18(nn.Module):
         width: channels of the first stage; they double three times.
     """
 
+    pretrained_cfg: ClassVar[dict[str, Any]] = {"first_conv": "stem", "classifier": "head"}
+
     def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, 1, 1, bias=False)
@@ -82,14 +105,27 @@ class PreActResNet18(nn.Module):
         self.num_features = channels
         self.head = nn.Linear(channels, num_classes)
 
-    def embed(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] in [0, 1] => what the last layer sees, [N, D]."""
-        return F.relu(self.norm(self.blocks(self.stem(x_NCHW)))).mean(dim=(2, 3))
+    def forward_features(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] => the last feature map, [N, D, h, w]."""
+        return F.relu(self.norm(self.blocks(self.stem(x_NCHW))))
+
+    def forward_head(self, x_NDhw: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """[N, D, h, w] => logits [N, C], or what the last layer sees, [N, D]."""
+        x_ND = x_NDhw.mean(dim=(2, 3))
+        return x_ND if pre_logits else self.head(x_ND)
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] in [0, 1] => logits [N, C]."""
-        return self.head(self.embed(x_NCHW))
+        """[N, 3, H, W] => logits [N, C]."""
+        return self.forward_head(self.forward_features(x_NCHW))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return regular expressions over the names of the parameters, as timm's models do."""
+        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"convnet": ConvNet, "preact_resnet18": PreActResNet18}
+ARCHITECTURES: dict[str, type[ConvNet] | type[PreActResNet18]] = {"convnet": ConvNet, "preact_resnet18": PreActResNet18}
 """By name; importing timm, which takes seconds, is left to those who name one of its models."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from gdacli.architectures import ARCHITECTURES, ConvNet, PreActResNet18
+from gdacli.architectures import ARCHITECTURES
 from gdacli.artifacts import read_json
 from gdacli.errors import GdaError
+from gdacli.pretrained import NONE, from_file, from_timm, load_exactly, read_tensors
 
 
 class Classifier(nn.Module):
@@ -25,16 +26,22 @@ class Classifier(nn.Module):
         net: an architecture of ours or of timm; its weights alone are what a checkpoint holds.
         mean: of the three channels in [0, 1], taken off the input.
         std: of the three channels, what the input is then divided by.
+        model_args: with which the architecture makes such a network again.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(
-        self, net: nn.Module, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)
+        self,
+        net: nn.Module,
+        mean: Sequence[float] = NONE[0],
+        std: Sequence[float] = NONE[1],
+        model_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net: Any = net
+        self.model_args = dict(model_args or {})
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -51,19 +58,21 @@ class Classifier(nn.Module):
         Returns:
             logits, float32 [N, C], and what the last layer sees, float32 [N, D], each row of length 1.
         """
-        x, net = (x_NCHW - self.mean) / self.std, self.net
-        if isinstance(net, ConvNet | PreActResNet18):
-            features = net.embed(x)
-            logits = net.head(features)
-        else:
-            timm_model: Any = net
-            maps = timm_model.forward_features(x)
-            features, logits = timm_model.forward_head(maps, pre_logits=True), timm_model.forward_head(maps)
+        maps = self.net.forward_features((x_NCHW - self.mean) / self.std)
+        features, logits = self.net.forward_head(maps, pre_logits=True), self.net.forward_head(maps)
         return logits.float(), F.normalize(features.float().flatten(1), dim=1)
 
     def unit_features(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """Return the features of `logits_and_features`."""
         return self.logits_and_features(x_NCHW)[1]
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Switch to training; the statistics of a batch normalisation whose weights are frozen do not move."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+                module.eval()
+        return self
 
 
 def check_model(name: str) -> None:
@@ -76,61 +85,153 @@ def check_model(name: str) -> None:
         return
     import timm
 
+    from gdacli.timm_models import OURS
+
     if not timm.is_model(name):
-        known = [*ARCHITECTURES, *timm.list_models()]
+        known = timm.list_models()
         close = ", ".join(difflib.get_close_matches(name, known, 3)) or "none is close"
         raise GdaError(
-            f"model: found {name!r}; allowed: {', '.join(ARCHITECTURES)} and timm's {len(known) - len(ARCHITECTURES)} "
+            f"model: found {name!r}; allowed: {', '.join(OURS)} and timm's {len(known) - len(OURS)} "
             f"(nearest: {close}; all: python -c 'import timm; print(timm.list_models())')"
         )
 
 
-def create_model(name: str, num_classes: int, model_args: dict[str, Any], seed: int) -> Classifier:
-    """Make a network with random weights that depend on the seed alone.
+def create_model(
+    name: str,
+    num_classes: int,
+    model_args: Mapping[str, Any],
+    seed: int,
+    *,
+    image_size: int | None = None,
+    pretrained: bool | str = False,
+) -> Classifier:
+    """Make a network for images of a size.
+
+    Args:
+        name: of an architecture of ours or of timm, there also with the tag of its weights (`resnet18.tv_in1k`).
+        num_classes: C.
+        model_args: of the architecture; they win over what it needs for the size (`timm_models.fitted_args`).
+        seed: of the random weights, which depend on nothing else.
+        image_size: side in pixels that the network must take; None leaves the architecture as it is, unchecked.
+        pretrained: False, True (timm's weights of that name), or a .safetensors file; for another number of classes
+            than theirs the last layer is new. The input is then normalised as theirs was.
 
     Raises:
-        GdaError: no such architecture, or it does not take an argument.
+        GdaError: no such architecture, it does not take an argument or the size, or there are no such weights.
     """
     check_model(name)
-    torch.manual_seed(seed)
+    args = dict(model_args)
     try:
-        if name in ARCHITECTURES:
-            return Classifier(ARCHITECTURES[name](num_classes, **model_args))
-        import timm
+        if name not in ARCHITECTURES and image_size is not None:
+            from gdacli.timm_models import fitted_args
 
-        return Classifier(timm.create_model(name, num_classes=num_classes, **model_args))
-    except TypeError as error:
+            args = fitted_args(name, args, image_size)
+        torch.manual_seed(seed)
+        mean, std = NONE
+        if isinstance(pretrained, str):
+            net, (mean, std) = from_file(name, num_classes, args, Path(pretrained).expanduser())
+        elif pretrained:
+            net, (mean, std) = from_timm(name, num_classes, args)
+        else:
+            net = _random(name, num_classes, args)
+    except (TypeError, ValueError, AssertionError, AttributeError, LookupError, RuntimeError) as error:
         takes = ""
         if name in ARCHITECTURES:
             takes = "; it takes " + ", ".join(list(inspect.signature(ARCHITECTURES[name]).parameters)[1:])
-        raise GdaError(f"model_args: {name} does not take {model_args}{takes} ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise GdaError(f"model_args: {name} does not take {dict(model_args)}{takes} ({reason})") from error
+    if image_size is not None:
+        from gdacli.timm_models import check_fit
+
+        check_fit(net, name, image_size)
+    return Classifier(net, mean, std, args)
+
+
+def _random(name: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name](num_classes, **args)
+    import timm
+
+    return timm.create_model(name, num_classes=num_classes, **args)
+
+
+def freeze(model: Classifier, what: str | int) -> None:
+    """Take parameters out of training: they no longer require a gradient, nor do their batch statistics move.
+
+    Args:
+        model: changed in place.
+        what: `none`; `backbone`, all but the last layer; or how many of the network's leading groups as timm counts
+            them: 1 is the stem, 2 the stem and the first stage (of a ResNet) or block (of a ViT), and so on.
+
+    Raises:
+        GdaError: the network has no so many groups before its last layer.
+    """
+    if what == "none":
+        return
+    if what == "backbone":
+        head = {id(parameter) for parameter in model.net.get_classifier().parameters()}
+        frozen = [parameter for parameter in model.net.parameters() if id(parameter) not in head]
+    else:
+        from timm.models import group_parameters
+
+        groups = group_parameters(model.net, model.net.group_matcher(coarse=True), return_values=True)
+        if not 0 < int(what) < len(groups):
+            raise GdaError(f"freeze: found {what}; allowed: none, backbone, or 1 to {len(groups) - 1} leading groups")
+        frozen = [parameter for number in range(int(what)) for parameter in groups[number]]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    model.train(model.training)
 
 
 def load_checkpoint(folder: Path) -> Classifier:
-    """Load `config.json` and `model.safetensors`, as `probe` and `train` write them, onto the CPU."""
-    config = read_json(folder / "config.json")
-    model = create_model(config["architecture"], config["num_classes"], config["model_args"], seed=0)
-    model.net.load_state_dict(load_file(folder / "model.safetensors"))
-    return model
+    """Load `config.json` and `model.safetensors`, as `probe` and `train` write them, onto the CPU.
+
+    Raises:
+        GdaError: a file is missing or damaged, or the weights are another architecture's.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise GdaError(f"{path} does not exist: {folder} is no checkpoint; make or pull it again")
+    config = read_json(path)
+    try:
+        name, num_classes, args = config["architecture"], config["num_classes"], config["model_args"]
+        mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
+    except (KeyError, TypeError) as error:
+        raise GdaError(f"{path}: found no {error}: it is no checkpoint of gdacli; make or pull it again") from error
+    model = create_model(name, num_classes, args, seed=0)
+    weights = folder / "model.safetensors"
+    load_exactly(model.net, read_tensors(weights, "checkpoint"), weights, name)
+    return Classifier(model.net, mean, std, args)
 
 
 def timm_config(
-    name: str, model: Classifier, class_names: list[str], image_size: int, model_args: dict[str, Any]
+    name: str, model: Classifier, class_names: list[str], image_size: int, model_args: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the `config.json` of a checkpoint in timm's form."""
+    """Return the `config.json` of a checkpoint in timm's form, for `timm.create_model("local-dir:<folder>")`.
+
+    Args:
+        name: of the architecture.
+        model: what the checkpoint holds.
+        class_names: C of them.
+        image_size: side in pixels of the images that it was trained on.
+        model_args: with which it was made, those of its size included (`model.model_args`).
+    """
+    own = model.net.pretrained_cfg
     return {
-        "architecture": name,
+        "architecture": name.partition(".")[0],
         "num_classes": len(class_names),
         "num_features": int(getattr(model.net, "num_features", 0)),
         "label_names": class_names,
-        "model_args": model_args,
+        "model_args": dict(model_args),
         "pretrained_cfg": {
             "input_size": [3, image_size, image_size],
-            "fixed_input_size": False,
+            "fixed_input_size": "img_size" in model_args,
             "interpolation": "bicubic",
             "crop_pct": 1.0,
-            "mean": [0.0, 0.0, 0.0],
-            "std": [1.0, 1.0, 1.0],
+            "mean": [round(value, 6) for value in model.mean.flatten().tolist()],
+            "std": [round(value, 6) for value in model.std.flatten().tolist()],
             "num_classes": len(class_names),
+            "first_conv": own["first_conv"],
+            "classifier": own["classifier"],
         },
     }
