@@ -30,12 +30,12 @@ _SMALL: dict[str, Any] = {
     "num_classes": 10,
 }
 
-_VIT: dict[str, Any] = {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}
+_CONFIGS: dict[str, dict[str, Any] | PretrainedCfg] = {
+    **{name: {**_SMALL, **architecture.pretrained_cfg} for name, architecture in ARCHITECTURES.items()},
+    OURS[-1]: {**_SMALL, "fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"},
+}
 
-default_cfgs = generate_default_cfgs(
-    {name: PretrainedCfg(**_SMALL, **ARCHITECTURES[name].pretrained_cfg) for name in ARCHITECTURES}
-    | {OURS[-1]: PretrainedCfg(**_SMALL, **_VIT)}
-)
+default_cfgs = generate_default_cfgs(_CONFIGS)
 """In timm's form and under the name that timm looks for."""
 
 

@@ -29,6 +29,18 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
+PAPER: dict[str, tuple[int, int]] = {
+    "preact_resnet18": (32, 11_172_170),
+    "vgg19": (32, 139_611_210),
+    "densenet121": (32, 6_964_106),
+    VIT: (32, 41_048_938),
+    "convnext_tiny": (32, 27_827_818),
+    SWIN: (32, 27_505_300),
+    "resnet18": (224, 11_181_642),
+}
+"""The paper's models: side of their images in pixels, parameters for 10 classes."""
+
+
 def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -163,29 +175,45 @@ def vit_of_the_cited_code(hidden: int, depth: int, heads: int, width: int, mlp: 
 
 
 def test_the_papers_models_have_the_parameters_of_their_references():
+    theirs = {"vgg19": "vgg19", "densenet121": "densenet121", "convnext_tiny": "convnext_tiny", "resnet18": "resnet18"}
     with torch.device("meta"):
-        reference = {
-            name: count(getattr(torchvision.models, theirs)(num_classes=10))
-            for name, theirs in (
-                ("vgg19", "vgg19"), ("densenet121", "densenet121"), ("convnext_tiny", "convnext_tiny"),
-                ("resnet18", "resnet18"), (SWIN, "swin_t"),
-            )
-        }  # fmt: skip
-        reference[VIT] = vit_of_the_cited_code(768, 8, 8, 64, 2304, 4, 32)
-        sizes = {"resnet18": 224, SWIN: 224}
+        reference = {name: count(getattr(torchvision.models, other)(num_classes=10)) for name, other in theirs.items()}
+        swin = count(torchvision.models.swin_t(num_classes=10))  # at 224 x 224, windows of 7
         ours = {
-            name: count(timm.create_model(name, num_classes=10, **fitted_args(name, {}, sizes.get(name, 32))))
-            for name in reference
+            name: count(timm.create_model(name, num_classes=10, **fitted_args(name, {}, size)))
+            for name, (size, _) in PAPER.items()
         }
-        small_swin = timm.create_model(SWIN, num_classes=10, **fitted_args(SWIN, {}, 32))
-    assert ours == reference == {
-        "vgg19": 139_611_210, "densenet121": 6_964_106, "convnext_tiny": 27_827_818, "resnet18": 11_181_642,
-        SWIN: 27_527_044, VIT: 41_048_938,
-    }  # fmt: skip
-    # 32 x 32: a window of w has (2 w - 1)^2 positions; the stages' heads and windows are 3, 6, 12, 24 and 4, 4, 2, 1
-    positions = [2 * 3 * 7**2, 2 * 6 * 7**2, 6 * 12 * 3**2, 2 * 24 * 1]
-    assert count(small_swin) == reference[SWIN] - 13**2 * (2 * 3 + 2 * 6 + 6 * 12 + 2 * 24) + sum(positions)
-    assert count(create_model("preact_resnet18", 10, {}, seed=0)) == 11_172_170
+        assert count(timm.create_model(SWIN, num_classes=10)) == swin
+    # A window of w has (2 w - 1)^2 positions for each head of each block; at 32 x 32 the windows are 4, 4, 2 and 1.
+    heads = [2 * 3, 2 * 6, 6 * 12, 2 * 24]
+    smaller = sum((13**2 - (2 * window - 1) ** 2) * number for window, number in zip((4, 4, 2, 1), heads, strict=True))
+    reference |= {SWIN: swin - smaller, VIT: vit_of_the_cited_code(768, 8, 8, 64, 2304, 4, 32)}
+    reference["preact_resnet18"] = 11_172_170
+    assert ours == reference == {name: parameters for name, (_, parameters) in PAPER.items()}
+
+
+def train_two_steps(name: str, size: int, parameters: int) -> list[float]:
+    """Train one of the paper's models on two images and return the losses."""
+    model = create_model(name, 10, {}, seed=0, image_size=size)
+    assert count(model) == parameters
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4)
+    x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(model(x), torch.arange(2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert losses[0] != losses[1]
+    return losses
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name not in ("vgg19", VIT)])
+def test_the_papers_models_train_at_their_real_size(name):  # the two large ones: tests/soak/test_paper_models.py
+    train_two_steps(name, *PAPER[name])
 
 
 def test_the_papers_vit_has_heads_of_64():
