@@ -66,6 +66,35 @@ class Classifier(nn.Module):
         """Return the features of `logits_and_features`."""
         return self.logits_and_features(x_NCHW)[1]
 
+    def attention(self, x_NCHW: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return class activation maps, which `mixing.snap_mix` needs; the model stays as it is.
+
+        Args:
+            x_NCHW: float [N, 3, H, W] in [0, 1].
+            targets: float [N, C], the classes that the maps speak for.
+
+        Returns:
+            float32 [N, h, w], higher = more of the class.
+
+        Raises:
+            GdaError: the network has no feature maps in front of a linear last layer.
+
+        Source: Zhou et al. 2016, Eq. 2.
+        """
+        training = self.training
+        with torch.no_grad():
+            maps = self.eval().net.forward_features((x_NCHW - self.mean) / self.std)
+        self.train(training)
+        weights = getattr(self.net.get_classifier(), "weight", None)
+        if getattr(self.net, "output_fmt", "NCHW") == "NHWC" and maps.dim() == 4:
+            maps = maps.permute(0, 3, 1, 2)
+        if maps.dim() != 4 or weights is None or weights.shape[1:] != maps.shape[1:2]:
+            raise GdaError(
+                "augment.snap_mix: this model has no feature maps in front of its last layer; use cut_mix, or another "
+                "model"
+            )
+        return torch.einsum("ndhw,nd->nhw", maps.float(), targets.float() @ weights.detach())
+
     def train(self, mode: bool = True) -> Classifier:
         """Switch to training; the statistics of a batch normalisation whose weights are frozen do not move."""
         super().train(mode)
@@ -140,7 +169,7 @@ def create_model(
             takes = "; it takes " + ", ".join(list(inspect.signature(ARCHITECTURES[name]).parameters)[1:])
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GdaError(f"model_args: {name} does not take {dict(model_args)}{takes} ({reason})") from error
-    if image_size is not None:
+    if name not in ARCHITECTURES and image_size is not None:  # ours take any size
         from gdacli.timm_models import check_fit
 
         check_fit(net, name, image_size)

@@ -32,7 +32,9 @@ class Optimisation(Section):
     pretrained: bool | str = Field(
         False, description="start from: false (random), true (timm's weights), or a local .safetensors file"
     )
-    freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the last layer is trained")
+    freeze: Literal["none", "backbone"] | Positive = Field(
+        "none", description="what is not trained: all but the last layer, or a number of leading groups (1: the stem)"
+    )
     image_size: Annotated[int, Field(ge=4, le=4096)] | None = Field(
         None, description="side of the input in pixels; null: that of the prepared images"
     )

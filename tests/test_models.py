@@ -419,3 +419,24 @@ def test_features_come_with_the_logits_of_the_model_and_have_length_1(name):
         assert torch.equal(features, model.unit_features(x))
     assert features.shape == (4, model.net.num_features)
     assert torch.allclose(features.norm(dim=1), torch.ones(4), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convnet", "preact_resnet18", "resnet18", "swin_tiny_patch4_window7_224"])
+def test_class_activation_maps_average_to_the_logits(name):
+    model = create_model(name, 3, {"width": 4} if name in ARCHITECTURES else {}, seed=0, image_size=64).train()
+    x, targets = torch.rand(2, 3, 64, 64), torch.eye(3)[:2]
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    maps = model.attention(x, targets)
+    assert maps.dim() == 3
+    assert model.training
+    assert all(torch.equal(statistics[key], value) for key, value in model.state_dict().items())
+    bias = model.net.get_classifier().bias
+    with torch.no_grad():
+        logits = model.eval()(x)[[0, 1], [0, 1]] - bias[[0, 1]]
+    assert torch.allclose(maps.mean((1, 2)), logits, atol=1e-4)
+
+
+def test_a_model_without_feature_maps_is_named_by_snap_mix():
+    model = create_model("vit_patch4_768_d8", 3, {"depth": 1}, seed=0, image_size=8)
+    with pytest.raises(GdaError, match=r"augment.snap_mix: this model has no feature maps"):
+        model.attention(torch.rand(1, 3, 8, 8), torch.eye(3)[:1])

@@ -147,7 +147,7 @@ def _fitted(
     import torch
 
     from gdacli.loading import InMemory
-    from gdacli.models import create_model, timm_config
+    from gdacli.models import create_model, freeze, timm_config
     from gdacli.training import Epoch, batch_bounds, train_classifier
 
     train = params.train_of(arm)
@@ -159,7 +159,15 @@ def _fitted(
     repeats = torch.from_numpy(np.array(mix["repeats"]))
     per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
     updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
-    model = create_model(train.model, prepared.num_classes, train.model_args, seed).to(device)
+    model = create_model(
+        train.model,
+        prepared.num_classes,
+        train.model_args,
+        seed,
+        image_size=size,
+        pretrained=train.pretrained,
+    ).to(device)
+    freeze(model, train.freeze)
     validate = _validation(prepared, device)
     if train.checkpoint == "best" and validate is None:
         raise GdaError(
@@ -213,7 +221,7 @@ def _fitted(
             world=world,
             **train.of_loop(),
         )
-    config = timm_config(train.model, model, prepared.class_names, size, train.model_args)
+    config = timm_config(train.model, model, prepared.class_names, size, model.model_args)
     return model, config, history
 
 
