@@ -232,6 +232,17 @@ def clean(as_json: AsJson = False, debug: Debug = False, directory: Directory = 
 def init(
     project: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new project's folder.")] = None,
     source: Annotated[str, typer.Option(help="digits, a folder of images, tables or shards, or a Hub id.")] = "digits",
+    preset: Annotated[
+        str,
+        typer.Option(help="Recipe: cpu, or the paper's: cifar10, cifar100, tiny_imagenet, flowers102, aircraft, cars."),
+    ] = "cpu",
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="Another network, with its learning rate and rho: preact_resnet18, preact_resnet18_narrow, convnet, "
+            "resnet18, vgg19, densenet121, vit, convnext_tiny, swin_tiny. The preset's own when left out."
+        ),
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Take over this gdacli's stage versions; keep the rest.")
     ] = False,
@@ -241,14 +252,14 @@ def init(
 ) -> None:
     """Make a project for your own data: params.yaml, dvc.yaml, .gitignore, git and DVC.
 
-    Example: `gdacli init shoes --source ~/photos/shoes`
+    Example: `gdacli init shoes --source ~/photos/shoes --preset cifar10 --architecture swin_tiny`
     """
 
     def work() -> None:
         from gdacli.stages import init as stage
 
         _enter(directory)
-        result = stage.update(project or Path()) if update else stage.run(project, source)
+        result = stage.update(project or Path()) if update else stage.run(project, source, preset, architecture)
         _show(result, stage.summary, as_json)
 
     _guard(work, debug)

@@ -10,6 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import yaml
+
 from gdacli.artifacts import new_file, write_text
 from gdacli.console import say
 from gdacli.datasets import open_source
@@ -18,6 +21,7 @@ from gdacli.explain import FILE
 from gdacli.images import BadImageError, read_header
 from gdacli.params import load_params
 from gdacli.paths import REJECTS
+from gdacli.presets import DEFAULT, preset_values
 from gdacli.rejects import HEADER
 
 STAGES = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate")
@@ -26,11 +30,18 @@ _LARGEST_SIZE = 64
 _HEADERS_TO_READ = 50
 
 
-def run(project: Path | None, source: str) -> dict[str, Any]:
+def run(project: Path | None, source: str, preset: str = DEFAULT, architecture: str | None = None) -> dict[str, Any]:
     """Make the project; returns what was written and the next steps.
 
+    Args:
+        project: its folder.
+        source: of the images.
+        preset: name of a recipe of `presets.yaml`.
+        architecture: name of one there; None is the preset's own.
+
     Raises:
-        GdaError: no folder is named, it has a project already, the source cannot be opened, or git is missing.
+        GdaError: no folder is named, it has a project already, the source cannot be opened, git is missing, or there is
+            no such preset or architecture.
     """
     if project is None:
         raise GdaError("name the new project's folder: gdacli init DIR --source SOURCE")
@@ -39,15 +50,15 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
     for program in ("git", "dvc"):
         if shutil.which(program) is None:
             raise GdaError(f"{program} is not on the PATH: install it, or activate the environment that has it")
+    values = preset_values(preset, architecture)
     opened = open_source(source)
     local = Path(source).expanduser().exists() and source != "digits"
     if local:
         path = Path(source).expanduser()
         source = str(path) if path.is_absolute() else os.path.relpath(path, project)
-    image_size = _image_size(opened.splits["train"][1]())
-    text = _template("params.yaml.in")
-    text = text.replace("SOURCE", _quoted(source)).replace("IMAGE_SIZE", _size_line(image_size))
-    text = text.replace("  VERSIONS", "\n".join(f"  {name}: {version}" for name, version in stage_versions().items()))
+    if values["image_size"] is None:
+        values["image_size"] = _image_size(opened.splits["train"][1]())
+    text = params_text({**values, "source": source, "versions": stage_versions()})
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / FILE).write_text(text, encoding="utf-8")
         load_params(Path(scratch))
@@ -77,7 +88,8 @@ def run(project: Path | None, source: str) -> dict[str, Any]:
         "source": source,
         "classes": opened.class_names,
         "images": {split: count for split, (count, _) in opened.splits.items()},
-        "image_size": image_size,
+        "image_size": values["image_size"],
+        "preset": preset,
         "git": _git_root(project),
     }
 
@@ -164,12 +176,17 @@ def _image_size(records: Any) -> int | None:
     return 32 if width == height and 0 < width < 48 else _LARGEST_SIZE
 
 
-def _size_line(image_size: int | None) -> str:
-    return "null # as they are" if image_size is None else f"{image_size} # square; null keeps the sizes"
+def params_text(values: dict[str, Any]) -> str:
+    """Return a new project's `params.yaml`: the template with a preset's values, the source and stages' versions."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    environment.filters["flow"] = _flow
+    return environment.from_string(_template("params.yaml.in")).render(values)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _flow(value: Any) -> str:
+    """Write a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
 
 
 def _template(name: str) -> str:
