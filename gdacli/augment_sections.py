@@ -9,6 +9,8 @@ from gdacli.sections import Positive, Section
 Alpha = Annotated[float, Field(gt=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Bins = Annotated[int, Field(ge=2, le=1000)]
+Range = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]
+
 
 AUTOMATIC = ("trivial_augment", "rand_augment", "aug_mix")
 MIXING = ("mixup", "cut_mix", "snap_mix")
@@ -91,6 +93,21 @@ class SnapMix(Mixing):
     alpha: Alpha = Field(5.0, description="the share outside each box is drawn from Beta(alpha, alpha)")
 
 
+class RandomResizedCrop(Section):
+    """Random part of the original image, resized: `random_crops.random_box`."""
+
+    scale: Range = Field([0.08, 1.0], description="lowest and highest share of the image's area")
+    ratio: Range = Field([0.75, 1.3333], description="lowest and highest width over height of the part")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RandomResizedCrop":
+        if self.scale[0] > self.scale[1] or self.ratio[0] > self.ratio[1] or self.scale[1] > 1:
+            raise ValueError(
+                f"scale {self.scale}, ratio {self.ratio}: the lower one comes first, and a scale is at most 1"
+            )
+        return self
+
+
 class Augment(Section):
     """Augmentations during training, each random per image; null turns one off."""
 
@@ -113,3 +130,7 @@ class Augment(Section):
             found = ", ".join(f"{name} {each.probability:g}" for name, each in mixing.items())
             raise ValueError(f"found probability of {found}; a batch is mixed in one way: together they are at most 1")
         return self
+
+    random_resized_crop: RandomResizedCrop | None = Field(
+        None, description="random part of the original image, resized; the images then stream from their shards"
+    )

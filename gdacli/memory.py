@@ -1,13 +1,30 @@
-"""What to say when a batch does not fit the memory."""
+"""How much memory is free, and what to say when a batch does not fit it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 from gdacli.errors import GdaError
 
 Result = TypeVar("Result")
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory in bytes that a program can still take on a device; of a CPU, within its container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # no container, or none with a limit ("max")
+        return free
+    return min(free, max(0, limit - used))
 
 
 def guard_memory(

@@ -9,9 +9,11 @@ import numpy as np
 
 from gdacli.artifacts import read_json, require
 from gdacli.errors import GdaError
+from gdacli.image_index import References, read_references
 from gdacli.images import BadImageError, decode_array
+from gdacli.records import SPLITS
 from gdacli.shards import Sample, Shard, read_shard
-from gdacli.tables import read_table
+from gdacli.tables import read_columns, read_table
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,33 @@ class Prepared:
             GdaError: the images vary in size or are not square.
         """
         if self.image_size is None or self.image_size[0] != self.image_size[1]:
-            found = "vary in size" if self.image_size is None else "are {} x {} pixels".format(*self.image_size)
             raise GdaError(
-                f"data.image_size: the images in {self.folder} {found}, and this step needs square ones of one size: "
-                "set data.image_size (32, 64...) and run `gdacli prepare` again"
+                f"data.image_size: the images in {self.folder} {self._sizes()}, and this step needs square ones of "
+                "one size: set data.image_size (32, 64...) and run `gdacli prepare` again"
             )
         return self.image_size[0]
+
+    def training_size(self, image_size: int | None, field: str) -> int:
+        """Return the side in pixels at which a classifier sees the images.
+
+        Args:
+            image_size: what the parameters say; None is the prepared size.
+            field: the parameter's name, for the message.
+
+        Raises:
+            GdaError: the parameters say nothing, and the images vary in size or are not square.
+        """
+        if image_size is not None:
+            return image_size
+        if self.image_size is None or self.image_size[0] != self.image_size[1]:
+            raise GdaError(
+                f"{field}: found null, but the images in {self.folder} {self._sizes()}: set {field} (64, 224...), "
+                "or set data.image_size and run `gdacli prepare` again"
+            )
+        return self.image_size[0]
+
+    def _sizes(self) -> str:
+        return "vary in size" if self.image_size is None else "are {} x {} pixels".format(*self.image_size)
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in order.
@@ -69,11 +92,34 @@ class Prepared:
                     f"{shard.count}: the shard is damaged, run `gdacli prepare` or `dvc pull {self.folder}`"
                 )
 
+    def index(self, split: str) -> dict[str, Any]:
+        """Return key, label, shard and sha256 of the images of a split, in the order of the shards."""
+        first, end = self._rows(split)
+        return {name: column[first:end] for name, column in read_table(self.folder / "index.parquet").items()}
+
     def train_index(self) -> dict[str, Any]:
-        """Return key, label, shard and sha256 of the train images, in the order of the shards."""
-        index = read_table(self.folder / "index.parquet")
-        count = self.splits["train"].count  # train is written first
-        return {name: column[:count] for name, column in index.items()}
+        """Return the index of the train images."""
+        return self.index("train")
+
+    def labels(self, split: str) -> np.ndarray:
+        """Return the labels of the images of a split, int64 [N], in the order of the shards."""
+        first, end = self._rows(split)
+        return read_columns(self.folder / "index.parquet", ["label"])["label"].to_numpy()[first:end]
+
+    def references(self, split: str) -> References:
+        """Return what names the images of a split, in the order of the shards."""
+        return read_references(
+            self.folder / "index.parquet",
+            origin="the prepared set",
+            command="gdacli prepare",
+            folder=self.folder,
+            rows=self._rows(split),
+        )
+
+    def _rows(self, split: str) -> tuple[int, int]:
+        """Return the first row of a split in the index and the one after the last; `prepare` writes split by split."""
+        first = sum(self.splits[before].count for before in SPLITS[: SPLITS.index(split)])
+        return first, first + self.splits[split].count
 
     def load(self, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Read a whole split of equally sized images into memory.

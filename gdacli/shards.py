@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from gdacli.errors import GdaError
 from gdacli.images import EXTENSIONS
 
 IMAGE_EXTENSIONS = frozenset({*EXTENSIONS.values(), "jpeg"})
+
+_WINDOW_BYTES = 4096  # in one of our shards the headers of a label, its JSON and the next image lie this close
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,53 @@ def read_shard(path: Path) -> Iterator[Sample]:
             if parts:
                 yield _sample(path, key, parts)
     except FileNotFoundError:
-        raise GdaError(f"{path} does not exist: run `dvc pull {path.parent}`, or make it again") from None
+        raise _missing(path) from None
     except (tarfile.TarError, EOFError) as error:
         raise GdaError(f"{path}: damaged tar file ({error}): make or pull it again") from error
+
+
+def image_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Find where the images of a shard lie without reading them: key -> offset and length in bytes.
+
+    It goes from header to header, so a shard is indexed in the time of a few small reads per sample. Contents are not
+    checked: who reads an image by its span compares its SHA-256.
+
+    Raises:
+        GdaError: the file is missing or no tar.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    try:
+        with path.open("rb", buffering=0) as file:
+            position = start = 0
+            window = b""
+            while True:
+                if not start <= position <= start + len(window) - tarfile.BLOCKSIZE:
+                    start, window = position, os.pread(file.fileno(), _WINDOW_BYTES, position)
+                header = window[position - start : position - start + tarfile.BLOCKSIZE]
+                if not header.strip(b"\0"):  # the end mark, or the end of a file that is cut short
+                    return spans
+                name, size = _name_and_size(header)
+                extension = name.rpartition("/")[2].partition(".")[2]
+                position += tarfile.BLOCKSIZE
+                if extension.lower() in IMAGE_EXTENSIONS and header[156:157] in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    spans[name[: len(name) - len(extension) - 1]] = position, size
+                position += -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (ValueError, OSError) as error:
+        raise GdaError(f"{path}: damaged tar file ({error}): make or pull it again") from error
+
+
+def _name_and_size(header: bytes) -> tuple[str, int]:
+    """Read the name and the size of a member from its ustar header of 512 bytes."""
+    if header[257:262] != b"ustar":
+        raise ValueError("a header is not where the one before it says")
+    name, prefix = (field.split(b"\0", 1)[0].decode() for field in (header[:100], header[345:500]))
+    return f"{prefix}/{name}" if prefix else name, int(header[124:136].strip(b" \0"), 8)
+
+
+def _missing(path: Path) -> GdaError:
+    return GdaError(f"{path} does not exist: run `dvc pull {path.parent}`, or make it again")
 
 
 def _has_end_mark(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Parquet tables whose bytes depend on their rows alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,25 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
+def read_columns(path: Path, names: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a parquet file of ours as Arrow holds them, which takes little memory; all when none is named.
+
+    Raises:
+        GdaError: the file is damaged.
+    """
+    try:
+        return pq.read_table(path, columns=names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise GdaError(f"{path}: not a readable parquet file ({error}): make or pull it again") from error
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """Read a parquet file of ours: text columns as lists, others as NumPy arrays.
 
     Raises:
         GdaError: the file is damaged.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise GdaError(f"{path}: not a readable parquet file ({error}): make or pull it again") from error
+    table = read_columns(path)
     return {
         name: column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
         for name, column in zip(table.column_names, table.columns, strict=True)
