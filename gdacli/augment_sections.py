@@ -119,6 +119,9 @@ class Augment(Section):
     mixup: Mixup | None = Field(None, description="mixup; end_epoch stops it early")
     cut_mix: CutMix | None = Field(None, description="CutMix")
     snap_mix: SnapMix | None = Field(None, description="SnapMix; labels of a row need not sum to 1")
+    random_resized_crop: RandomResizedCrop | None = Field(
+        None, description="random part of the original image, resized; the images then stream from their shards"
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Augment":
@@ -130,7 +133,3 @@ class Augment(Section):
             found = ", ".join(f"{name} {each.probability:g}" for name, each in mixing.items())
             raise ValueError(f"found probability of {found}; a batch is mixed in one way: together they are at most 1")
         return self
-
-    random_resized_crop: RandomResizedCrop | None = Field(
-        None, description="random part of the original image, resized; the images then stream from their shards"
-    )

@@ -21,6 +21,7 @@ from gdacli.sections import (
     Section,
     Select,
 )
+from gdacli.selection import UNSIZED
 from gdacli.training_sections import Probe, Train
 
 
@@ -55,6 +56,15 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _suspects_are_known(self) -> "Params":
+        if self.select.exclude_suspects and self.probe.folds is None:
+            raise ValueError(
+                "select.exclude_suspects: found true, but probe.folds null makes no out-of-fold predictions to suspect "
+                "by: set probe.folds (5), or exclude_suspects: false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arms_refer_to_arms(self) -> "Params":
         for name in self.compare.arms:
             one_of(name, self.arms, "compare.arms: ")
@@ -64,8 +74,10 @@ class Params(Section):
                 other = self.arms[arm.like]
                 if other.select is None or other.like is not None:
                     raise ValueError(f"arms.{name}.like: {arm.like} must select images itself, without `like`")
-            elif arm.select == "random" and self.select.share is None:
-                raise ValueError(f"arms.{name}: select: random has no size of its own; add like: <arm> or select.share")
+            elif arm.select in UNSIZED and self.select.share is None:
+                raise ValueError(
+                    f"arms.{name}: select: {arm.select} has no size of its own; add like: <arm> or select.share"
+                )
             for strength in arm.strengths:
                 if num_denoising_steps(strength, self.generate.num_inference_steps) == 0:
                     raise ValueError(

@@ -1,6 +1,5 @@
 """The report: what was compared, whether it helped, and what the images look like."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,25 +10,13 @@ from typing import Any
 import numpy as np
 
 from gdacli.metrics import Difference, Estimate
+from gdacli.plots import curve_plot, interval_plot, probe_plot
 from gdacli.thumbnails import data_uri
 
 GALLERY_SIDE = 96
 """Largest side of an image in the gallery, in pixels."""
 _PIXELATED_BELOW = 64
 _GALLERY_BYTES = 4_000_000
-
-_COLOURS = (
-    "#4c566a",
-    "#b4690e",
-    "#2f7d5b",
-    "#b5365b",
-    "#3567b0",
-    "#7b52ab",
-    "#8a8a1c",
-    "#1f8a9c",
-    "#a0522d",
-    "#666666",
-)
 
 
 @dataclass(frozen=True)
@@ -88,6 +75,19 @@ class Gallery:
         return [(name, list(rows)) for name, rows in groupby(self.late, lambda row: row.class_name)]
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """A training image whose label is probably wrong, uint8 [3, H, W]."""
+
+    key: str
+    label: str
+    suggested: str
+    """The class that the model takes it for."""
+    quality: float
+    """Probability of the label in [0, 1], out of fold."""
+    image: np.ndarray
+
+
 def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
     """Return how many late-learned images of each class the gallery has room for, 1 to 4.
 
@@ -117,6 +117,8 @@ class Report:
     curves: dict[str, dict[str, list[float]]]
     probe_curve: dict[str, list[float]]
     gallery: Gallery
+    suspects: list[Suspect]
+    """The most certain ones; `selection` says how many there are."""
     pool_size: int
     dropped: dict[str, int]
     """Reason -> number of images that `generate.filter` dropped from the pool."""
@@ -147,6 +149,14 @@ class Report:
             f"rejected {self.num_rejected or 'none'} of the pool (rejects.csv), which no arm trains on."
         )
 
+    def about_suspects(self) -> str | None:
+        """Say how many labels are probably wrong and what was done; None if nobody looked."""
+        count = self.selection["num_suspects"]
+        if count is None:
+            return None
+        done = "no arm augments" if self.selection["suspects_excluded"] else "arms augment like any other"
+        return f"{count} of {self.num_train} training images are probably mislabelled, which {done}."
+
     def to_json(self) -> dict[str, Any]:
         """Return all figures, without images."""
         return {
@@ -156,6 +166,7 @@ class Report:
             "num_late_test": self.num_late,
             "class_names": self.class_names,
             "pool": {"images": self.pool_size, "dropped": self.dropped, "rejected": self.num_rejected},
+            "num_suspects": self.selection["num_suspects"],
             "arms": {arm.name: _finite(asdict(arm)) for arm in self.arms},
             "differences": {
                 reference: {arm: {**_finite(asdict(d)), "significant": d.significant} for arm, d in by_arm.items()}
@@ -248,6 +259,7 @@ def render_markdown(report: Report) -> str:
         "",
         *[f"- {line}" for line in report.headlines()],
         f"- {_caveat(report)}",
+        *([f"- {about}"] if (about := report.about_suspects()) else []),
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
     return "\n".join(lines) + "\n"
@@ -272,9 +284,9 @@ def render_html(report: Report) -> str:
         report=report,
         caveat=_caveat(report),
         settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),
-        interval_plot=_interval_plot(report),
-        curve_plot=_curve_plot(report),
-        probe_plot=_probe_plot(report),
+        interval_plot=interval_plot(report),
+        curve_plot=curve_plot(report),
+        probe_plot=probe_plot(report),
     )
 
 
@@ -316,70 +328,3 @@ def _picture(image: np.ndarray) -> str:
 
 def _pixelated(image: np.ndarray) -> bool:
     return max(image.shape) < _PIXELATED_BELOW
-
-
-def _interval_plot(report: Report) -> str:
-    figure, axes = _figure(0.9 + 0.42 * len(report.arms))
-    for row, arm in enumerate(report.arms):
-        colour = _COLOURS[row % len(_COLOURS)]
-        if arm.error.low is not None:
-            axes.plot(
-                [arm.error.low, arm.error.high], [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="round"
-            )
-        axes.plot(arm.errors, [row] * len(arm.errors), "o", ms=4, color=colour, alpha=0.6, mew=0)
-        axes.plot([arm.error.mean], [row], "D", ms=7, color=colour)
-    axes.set_yticks(range(len(report.arms)), [arm.name for arm in report.arms])
-    axes.set_ylim(len(report.arms) - 0.5, -0.5)
-    low, high = axes.get_xlim()
-    axes.set_xlim(max(low, 0), min(high, 100))  # an interval of few seeds may go beyond what an error can be
-    axes.set_xlabel("test error, %")
-    axes.grid(axis="x", alpha=0.25)
-    return _svg(figure)
-
-
-def _curve_plot(report: Report) -> str:
-    figure, axes = _figure(3.2)
-    for row, (name, curve) in enumerate(report.curves.items()):
-        axes.plot(curve["updates"], curve["error"], color=_COLOURS[row % len(_COLOURS)], lw=1.6, label=name)
-    axes.set_xlabel("updates")
-    axes.set_ylabel("train error, %")
-    _from_zero(axes, [error for curve in report.curves.values() for error in curve["error"]])
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, ncols=3)
-    return _svg(figure)
-
-
-def _probe_plot(report: Report) -> str:
-    figure, axes = _figure(2.6)
-    axes.plot(report.probe_curve["epoch"], report.probe_curve["error"], "o-", ms=4, color=_COLOURS[4], lw=1.6)
-    axes.axvline(report.selection["separation_epoch"], color=_COLOURS[3], lw=1.2, ls="--", label="separation epoch")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("train error, %")
-    _from_zero(axes, report.probe_curve["error"])
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    return _svg(figure)
-
-
-def _from_zero(axes: Any, values: Sequence[float]) -> None:
-    """Let the y axis start at 0 and leave room above the highest value."""
-    axes.set_ylim(0, 1.1 * max(*values, 1e-3))
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "gdacli", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -11,6 +11,7 @@ import numpy as np
 from gdacli.artifacts import require, sha256_file
 from gdacli.errors import GdaError
 from gdacli.rng import digest
+from gdacli.tables import read_table
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ CLIP_SCORE = "clip_score"
 NO_SOURCE = -1.0
 """The source distance of an image that has no source."""
 
-_PROBE_FILES = ("model.safetensors", "config.json", "features.npy", "outputs.npz")
+_PROBE_FILES = ("model.safetensors", "config.json", "features.npy", "images.parquet")
 _DIGITS = 6
 _ROWS_AT_ONCE = 65536
 
@@ -168,7 +169,7 @@ def load_scorer(probe: Path, device: torch.device, clip_score: ClipScore | None)
     """
     from gdacli.models import load_checkpoint
 
-    keys = np.load(probe / "outputs.npz", allow_pickle=False)["key"].tolist()
+    keys = read_table(require(probe / "images.parquet", "gdacli probe"))["key"]
     features = np.load(probe / "features.npy", allow_pickle=False)
     if len(keys) != len(features):
         raise GdaError(

@@ -12,6 +12,7 @@ from gdacli.prompts import DEFAULT_PROMPT
 from gdacli.selection import RANKINGS, STRATEGIES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -50,12 +51,25 @@ class Compute(Section):
 
 
 class Select(Section):
-    """`select`: which images are learned late."""
+    """`select`: which images are learned late; see docs/selection.md."""
 
-    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    share: Share | None = Field(
         None, description=f"share that ranking strategies choose ({', '.join(sorted(RANKINGS))}); null: natural size"
     )
+    per_class: bool = Field(False, description="take `share` in each class, with every strategy but all")
+    quotas: dict[str, Share] = Field(
+        {}, description="class name: share of its images that every strategy but all takes, whatever the rest says"
+    )
+    exclude_suspects: bool = Field(
+        False, description="never choose images whose label is probably wrong; needs probe.folds"
+    )
     seed: Seed = Field(0, description="of k-means and of random choices")
+
+    @model_validator(mode="after")
+    def _per_class_has_a_share(self) -> "Select":
+        if self.per_class and self.share is None:
+            raise ValueError("per_class: true needs share: what part of each class to take (0.3)")
+        return self
 
 
 class Fit(Section):

@@ -82,17 +82,34 @@ class Optimisation(Section):
 
 
 class Probe(Optimisation):
-    """`probe`: a few epochs on the original images, logits recorded after each; the learning rate is constant."""
+    """`probe`: a few epochs on the original images, each recorded; the learning rate is constant."""
 
-    epochs: Positive = Field(8, description="epochs to train and record")
+    epochs: Positive | Literal["auto"] = Field(
+        8,
+        description="epochs to train and record; auto: until the training error falls slowly (docs/selection.md)",
+    )
+    max_epochs: Positive | None = Field(None, description="epochs: auto stops here at the latest; null is 30")
     separation_epoch: Positive | None = Field(None, description="epoch that selection looks at; null is the last")
-    seed: Seed = Field(0, description="of the weights, the order and the augmentations")
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="train as often on all folds but one, to find wrong labels (5 is good); null: no",
+    )
+    seed: Seed = Field(0, description="of the weights, the order, the augmentations and the folds")
 
     @model_validator(mode="after")
-    def _separation_is_recorded(self) -> "Probe":
-        if self.separation_epoch is not None and self.separation_epoch > self.epochs:
+    def _epochs_fit_together(self) -> "Probe":
+        if self.epochs == "auto":
+            if self.separation_epoch is not None:
+                raise ValueError(f"separation_epoch {self.separation_epoch} goes with a number of epochs, found auto")
+        elif self.max_epochs is not None:
+            raise ValueError(f"max_epochs {self.max_epochs} goes with epochs: auto, found {self.epochs}")
+        elif self.separation_epoch is not None and self.separation_epoch > self.epochs:
             raise ValueError(f"separation_epoch {self.separation_epoch} is after the last of {self.epochs} epochs")
         return self
+
+    def last_epoch(self) -> int:
+        """Return the epoch at which the training stops at the latest."""
+        return self.max_epochs or 30 if self.epochs == "auto" else self.epochs
 
 
 class Budget(Section):

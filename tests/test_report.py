@@ -12,6 +12,7 @@ from gdacli.report import (
     Gallery,
     GalleryRow,
     Report,
+    Suspect,
     Variant,
     change,
     in_words,
@@ -50,11 +51,14 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         differences={"original": {each.name: paired_difference(each.errors, original) for each in arms[1:]}},
         selection={
             "separation_epoch": 1,
+            "num_suspects": 2,
+            "suspects_excluded": changes.get("excluded", False),
             "arms": {"targeted": {"count": 3, "share": 0.3, "per_class": {"a<b": 0.2, "c": 0.4}}},
         },
         curves={each.name: curve for each in arms},
-        probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0]},
+        probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0], "batch_error": [60.0, 45.0]},
         gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
+        suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
         dropped={"low <confidence>": 3, "blank": 2},
         rejects={"l_s0800_v0": {"key": "l_s0800_v0"}},
@@ -136,7 +140,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
     assert page.open == []
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links), page.links
     assert not re.search(r"https?://(?!www\.w3\.org/)", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", text))
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     assert all(image["alt"] for image in page.images)
     assert text.count("<svg") == 3
     assert "a<b" in page.text
@@ -162,6 +166,20 @@ def test_each_variant_can_be_rejected_and_what_is_left_out_is_said():
     without = Page(render_html(report(CLEAR, gallery=False)))
     assert said in without.text
     assert (without.buttons, "Save rejects.csv" in without.text) == ([], False)
+
+
+def test_labels_to_check_are_shown_with_what_was_done():
+    text = render_html(report(CLEAR))
+    said = "2 of 10 training images are probably mislabelled, which arms augment like any other."
+    assert said in Page(text).text
+    assert said in render_markdown(report(CLEAR))
+    assert "perhaps c" in Page(text).text
+    assert "labelled a<b, perhaps c, image s" in [image["alt"] for image in Page(text).images]
+    assert "select.exclude_suspects: true" in text
+    assert "mislabelled, which no arm augments." in render_markdown(report(CLEAR, excluded=True))
+    nobody_looked = report(CLEAR)
+    nobody_looked.selection["num_suspects"] = None
+    assert "mislabelled" not in render_html(nobody_looked) + render_markdown(nobody_looked)
 
 
 def test_what_does_not_compress_stays_below_five_megabytes():

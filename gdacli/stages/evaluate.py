@@ -38,6 +38,7 @@ from gdacli.report import (
     Gallery,
     GalleryRow,
     Report,
+    Suspect,
     Variant,
     render_html,
     render_markdown,
@@ -48,10 +49,11 @@ from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv, write_table
 from gdacli.training import predict
 
-VERSION = 2
+VERSION = 3
 
 REFERENCES = ("original", "upsample")
 _GALLERY_CLASSES = 10
+_SUSPECTS_SHOWN = 24
 
 
 def run(params: Params) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def run(params: Params) -> dict[str, Any]:
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
         gallery=_gallery(arms, prepared, pool),
+        suspects=_suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
         rejects=rejects,
@@ -237,9 +240,13 @@ def _curves(arm: str, seeds: list[int]) -> dict[str, list[float]]:
 
 
 def _read_csv(path: Path) -> dict[str, list[float]]:
-    with require(path, "gdacli train").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _csv_rows(require(path, "gdacli train"))
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> Gallery:
@@ -262,7 +269,7 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> 
         late = [row for row in ranked if chosen[row]]
         with_variants = [row for row in late if any(key in shard_of or key in dropped for key in variants(row))]
         late_rows += (with_variants or late)[:room]
-        early_rows += [row for row in ranked[::-1] if not chosen[row]][:1]
+        early_rows += [row for row in ranked[::-1] if not chosen[row] and np.isfinite(score[row])][:1]
     wanted = {SOURCE / index["shard"][row]: set[str]() for row in late_rows + early_rows}
     for row in late_rows + early_rows:
         wanted[SOURCE / index["shard"][row]].add(index["key"][row])
@@ -287,6 +294,25 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> 
         late=[gallery_row(row, variants(row)) for row in late_rows],
         early=[gallery_row(row, []) for row in early_rows],
     )
+
+
+def _suspects(prepared: Prepared) -> list[Suspect]:
+    """Read the first of the images that `gdacli select` suspects to be mislabelled."""
+    path = SELECTION / "suspects.csv"
+    rows = _csv_rows(path)[:_SUSPECTS_SHOWN] if path.exists() else []
+    index = prepared.train_index()
+    shard_of = dict(zip(index["key"], index["shard"], strict=True))
+    keys = {row["key"] for row in rows}
+    images = {
+        sample.key: decode_array(sample.image)
+        for shard in sorted({shard_of[key] for key in keys})
+        for sample in read_shard(SOURCE / shard)
+        if sample.key in keys
+    }
+    return [
+        Suspect(row["key"], row["label"], row["suggested_label"], float(row["quality"]), images[row["key"]])
+        for row in rows
+    ]
 
 
 def _write_plots(report: Report) -> None:
