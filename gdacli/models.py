@@ -27,6 +27,7 @@ class Classifier(nn.Module):
         mean: of the three channels in [0, 1], taken off the input.
         std: of the three channels, what the input is then divided by.
         model_args: with which the architecture makes such a network again.
+        image_size: side in pixels of the images that it is made for, None if that was not said.
     """
 
     mean: torch.Tensor
@@ -38,9 +39,11 @@ class Classifier(nn.Module):
         mean: Sequence[float] = NONE[0],
         std: Sequence[float] = NONE[1],
         model_args: Mapping[str, Any] | None = None,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         self.net: Any = net
+        self.image_size = image_size
         self.model_args = dict(model_args or {})
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -173,7 +176,7 @@ def create_model(
         from gdacli.timm_models import check_fit
 
         check_fit(net, name, image_size)
-    return Classifier(net, mean, std, args)
+    return Classifier(net, mean, std, args, image_size)
 
 
 def _random(name: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
@@ -225,25 +228,22 @@ def load_checkpoint(folder: Path) -> Classifier:
     try:
         name, num_classes, args = config["architecture"], config["num_classes"], config["model_args"]
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
+        image_size = config["pretrained_cfg"]["input_size"][-1]
     except (KeyError, TypeError) as error:
         raise GdaError(f"{path}: found no {error}: it is no checkpoint of gdacli; make or pull it again") from error
     model = create_model(name, num_classes, args, seed=0)
     weights = folder / "model.safetensors"
     load_exactly(model.net, read_tensors(weights, "checkpoint"), weights, name)
-    return Classifier(model.net, mean, std, args)
+    return Classifier(model.net, mean, std, args, image_size)
 
 
-def timm_config(
-    name: str, model: Classifier, class_names: list[str], image_size: int, model_args: Mapping[str, Any]
-) -> dict[str, Any]:
+def timm_config(name: str, model: Classifier, class_names: list[str]) -> dict[str, Any]:
     """Return the `config.json` of a checkpoint in timm's form, for `timm.create_model("local-dir:<folder>")`.
 
     Args:
         name: of the architecture.
-        model: what the checkpoint holds.
+        model: what the checkpoint holds, made for an image size.
         class_names: C of them.
-        image_size: side in pixels of the images that it was trained on.
-        model_args: with which it was made, those of its size included (`model.model_args`).
     """
     own = model.net.pretrained_cfg
     return {
@@ -251,10 +251,10 @@ def timm_config(
         "num_classes": len(class_names),
         "num_features": int(getattr(model.net, "num_features", 0)),
         "label_names": class_names,
-        "model_args": dict(model_args),
+        "model_args": model.model_args,
         "pretrained_cfg": {
-            "input_size": [3, image_size, image_size],
-            "fixed_input_size": "img_size" in model_args,
+            "input_size": [3, model.image_size, model.image_size],
+            "fixed_input_size": "img_size" in model.model_args,
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "mean": [round(value, 6) for value in model.mean.flatten().tolist()],

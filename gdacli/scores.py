@@ -122,7 +122,7 @@ class Scorer:
         rows = torch.tensor([self._row_of.get(key, -1) for key in source_keys], device=self._device)
         pixels = torch.from_numpy(images).to(self._device)
         with torch.inference_mode():
-            x = pixels.float() / 255
+            x = _resized(pixels, self._model.image_size).float() / 255
             logits, features = self._model.logits_and_features(x)
             to_source, to_nearest, nearest = self._distances(features, rows)
             confidence = logits.softmax(1).gather(1, torch.tensor(labels, device=self._device)[:, None])[:, 0]
@@ -159,6 +159,15 @@ class Scorer:
             best = torch.where(better, value, best)
             nearest = torch.where(better, row + start, nearest)
         return (1 - to_source).clamp(0, 2), (1 - best).clamp(0, 2), nearest
+
+
+def _resized(pixels: torch.Tensor, size: int | None) -> torch.Tensor:
+    """Resize square images, uint8 [B, 3, H, W], to what the probe takes, as its training images were."""
+    from torch.nn.functional import interpolate
+
+    if size is None or size == pixels.shape[-1]:
+        return pixels
+    return interpolate(pixels, (size, size), mode="bilinear", antialias=True)
 
 
 def load_scorer(probe: Path, device: torch.device, clip_score: ClipScore | None) -> Scorer:

@@ -110,7 +110,7 @@ def train_classifier(
     compile: bool,
     augmentations: Mapping[str, Mapping[str, Any]],
     seed: int,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[Epoch], bool | None],
     on_update: Callable[[int, int], None] = lambda update, images: None,
     validate: Callable[[Classifier], float] | None = None,
     keep_best: bool = False,
@@ -145,7 +145,8 @@ def train_classifier(
         compile: the forward pass with torch.compile.
         augmentations: name -> options of `augment.augment`.
         seed: of the order and of the augmentations.
-        on_epoch: called after each epoch, also with those before the saved state, at once.
+        on_epoch: called after each epoch, and ends the training by returning True; of a training that goes on, with
+            the earlier epochs too, at once.
         on_update: called after each update with its number and the number of its images.
         validate: returns the validation error in % of a model.
         keep_best: leave the weights of the lowest validation error in `model`, the earliest of equal ones.
@@ -271,7 +272,8 @@ def train_classifier(
         images_seen = (history[-1].images if history else 0) + seen
         history.append(Epoch(epoch, update, images_seen, rate, loss / seen, 100 * wrong / seen, error))
         sums.zero_()
-        on_epoch(history[-1])
+        if on_epoch(history[-1]):
+            break
     if best is not None:
         model.load_state_dict(best)
     elif average is not None:

@@ -67,6 +67,15 @@ class Optimisation(Section):
             raise ValueError(f"sam.m: found {self.sam.m}; at most batch_size {self.batch_size}, or null")
         return self
 
+    def of_loading(self) -> dict[str, Any]:
+        """Return how `loading.open_images` is to read the training images."""
+        crop = self.augment.random_resized_crop
+        return {
+            "loading": self.loading,
+            "workers": self.loader_workers,
+            "random_resized_crop": crop.model_dump() if crop is not None else None,
+        }
+
     def of_loop(self) -> dict[str, Any]:
         """Return what the training loop takes as it is."""
         names = (
@@ -77,7 +86,7 @@ class Optimisation(Section):
             **{name: getattr(self, name) for name in names},
             "optimizer": self.sam.base if self.optimizer == "sam" else self.optimizer,
             "sam": self.sam.model_dump(exclude={"base"}) if self.optimizer == "sam" else None,
-            "augmentations": self.augment.model_dump(exclude_none=True),
+            "augmentations": self.augment.model_dump(exclude_none=True, exclude={"random_resized_crop"}),
         }
 
 

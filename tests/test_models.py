@@ -47,7 +47,7 @@ def count(model: nn.Module) -> int:
 
 def save(folder: Path, name: str, model: Classifier, classes: list[str], size: int) -> Path:
     save_file(model.net.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", timm_config(name, model, classes, size, model.model_args))
+    write_json(folder / "config.json", timm_config(name, model, classes))
     return folder
 
 

@@ -1,7 +1,8 @@
 """`gdacli evaluate`: test every compared arm, say whether it helped, and write the report."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
 from gdacli.images import decode_array
-from gdacli.loading import ImageSource, InMemory
+from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
 from gdacli.models import load_checkpoint
 from gdacli.params import Params
@@ -67,8 +68,14 @@ def run(params: Params) -> dict[str, Any]:
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
     device = set_up(params.compute.device, params.compute.threads)
-    keys, labels, arrays = prepared.load("test")
-    images = InMemory(torch.from_numpy(arrays).to(device))
+    keys, labels = prepared.index("test")["key"], prepared.labels("test")
+
+    @cache
+    def images(size: int | None) -> ImageSource:
+        size = prepared.training_size(size, "train.image_size")
+        reading = {**params.train.of_loading(), "random_resized_crop": None}
+        return open_images(prepared.references("test"), image_size=size, device=device, **reading)
+
     late = _late_learned(images, labels, device)
     predictions: dict[tuple[str, int], np.ndarray] = {}
     columns: dict[str, list[Any]] = {name: [] for name in ("key", "label", "arm", "seed", "prediction", "confidence")}
@@ -76,7 +83,7 @@ def run(params: Params) -> dict[str, Any]:
         for name in arms:
             for seed in seeds:
                 model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
-                probabilities = predict(model, images.in_order()).softmax(1).numpy()
+                probabilities = predict(model, images(model.image_size).in_order()).softmax(1).numpy()
                 guess = predictions[name, seed] = probabilities.argmax(1)
                 cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, probabilities.max(1))
                 for column, values in zip(columns.values(), cells, strict=True):
@@ -181,10 +188,10 @@ def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:
         say(f"note: {', '.join(left)} in {TRAIN} are not in compare and not evaluated; `gdacli clean` removes them")
 
 
-def _late_learned(images: ImageSource, labels: np.ndarray, device: torch.device) -> np.ndarray:
+def _late_learned(images: Callable[[int | None], ImageSource], labels: np.ndarray, device: torch.device) -> np.ndarray:
     probe = load_checkpoint(require(PROBE, "gdacli probe")).to(device)
     with np.load(require(SELECTION / "centroids.npz", "gdacli select"), allow_pickle=False) as file:
-        return is_late(predict(probe, images.in_order()).numpy(), labels, file["centroids"])
+        return is_late(predict(probe, images(probe.image_size).in_order()).numpy(), labels, file["centroids"])
 
 
 def _arm_result(

@@ -16,8 +16,8 @@ from gdacli.console import progress, say
 from gdacli.dynamics import QUANTITIES, describe, slowdown
 from gdacli.errors import GdaError
 from gdacli.label_errors import assign_folds
-from gdacli.loading import ImageSource, InMemory
-from gdacli.models import Classifier, create_model, timm_config
+from gdacli.loading import ImageSource, open_images
+from gdacli.models import Classifier, create_model, freeze, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
@@ -29,23 +29,27 @@ from gdacli.training_sections import Probe
 VERSION = 3
 
 
-class _SeparatedError(Exception):
-    """Ends the training at the separation epoch that `probe.epochs: auto` finds."""
-
-
 def run(params: Params) -> dict[str, Any]:
     """Write `data/probe`; returns the curve and the state at the separation epoch."""
     probe = params.probe
     prepared = read_prepared(SOURCE)
-    size = prepared.square_size()
+    size = prepared.training_size(probe.image_size, "probe.image_size")
     for train in {str(each): each for each in map(params.train_of, params.compare.arms)}.values():
         # A mistake in a model is better found now than after the generation.
-        create_model(train.model, prepared.num_classes, train.model_args, seed=0)
+        create_model(
+            train.model,
+            prepared.num_classes,
+            train.model_args,
+            seed=0,
+            image_size=prepared.training_size(train.image_size, "train.image_size"),
+        )
     device = set_up(params.compute.device, params.compute.threads)
-    keys, labels, arrays = prepared.load("train")
-    of_class = torch.from_numpy(labels).to(device)
-    images = InMemory(torch.from_numpy(arrays).to(device))
-    model = create_model(probe.model, prepared.num_classes, probe.model_args, probe.seed).to(device)
+    keys, labels = prepared.index("train")["key"], prepared.labels("train")
+    of_class = torch.from_numpy(labels)
+    images = open_images(
+        prepared.references("train"), image_size=size, device=device, seed=probe.seed, **probe.of_loading()
+    )
+    model = _model(probe, prepared.num_classes, size, device)
     guess = 100 * (1 - np.bincount(labels).max() / len(labels))
     last = probe.last_epoch()
     recorded: list[np.ndarray] = []
@@ -53,7 +57,7 @@ def run(params: Params) -> dict[str, Any]:
     with new_directory(PROBE) as folder:
         with progress("probe", last, "epochs") as advance:
 
-            def on_epoch(epoch: Epoch) -> None:
+            def on_epoch(epoch: Epoch) -> bool:
                 quantities = _record(model, images, of_class)
                 recorded.append(quantities)
                 loss, error = float(quantities[:, 0].mean()), 100 * (1 - float(quantities[:, 1].mean()))
@@ -62,16 +66,12 @@ def run(params: Params) -> dict[str, Any]:
                 found = probe.epochs == "auto" and slowdown([row[4] for row in curve], guess)
                 if found or epoch.epoch == (probe.separation_epoch or last):
                     _save(folder, model, images, prepared.num_classes)
-                if found:
-                    raise _SeparatedError
+                return bool(found)
 
-            try:
-                every = torch.ones(len(keys), dtype=torch.int64)
-                _train(probe, model, images, of_class, every, prepared.num_classes, last, "constant", on_epoch)
-                if probe.epochs == "auto":
-                    say(f"warning: the fall of the training error did not slow in {last} epochs: the last one counts")
-            except _SeparatedError:
-                pass
+            every = torch.ones(len(keys), dtype=torch.int64)
+            _train(probe, model, images, of_class, every, prepared.num_classes, last, "constant", on_epoch)
+            if probe.epochs == "auto" and not slowdown([row[4] for row in curve], guess):
+                say(f"warning: the fall of the training error did not slow in {last} epochs: the last one counts")
         separation = probe.separation_epoch or len(curve)
         write_table(folder / "images.parquet", {"key": keys, "label": labels})
         quantities = dict(zip(QUANTITIES, np.stack(recorded).transpose(2, 0, 1), strict=True))
@@ -80,13 +80,13 @@ def run(params: Params) -> dict[str, Any]:
             **(quantities | {"correct": quantities["correct"].astype(bool)}),
             separation_epoch=separation,
         )
-        config = timm_config(probe.model, model, prepared.class_names, size, probe.model_args)
+        config = timm_config(probe.model, model, prepared.class_names)
         write_json(folder / "config.json", config)
         header = ["epoch", "updates", "loss", "error", "batch_error"]
         write_csv(folder / "curve.csv", header, curve)
         if probe.folds:
             folds = assign_folds(keys, labels, probe.folds, probe.seed)
-            _predict_out_of_fold(folder, probe, images, folds, of_class, prepared.num_classes, len(curve))
+            _predict_out_of_fold(folder, probe, images, folds, of_class, prepared.num_classes, size, device, len(curve))
     write_csv(PLOTS / "probe.csv", header, curve)
     _, updates, loss, error, _ = curve[separation - 1]
     return {"separation_epoch": separation, "updates": updates, "train_loss": loss, "train_error": error}
@@ -100,6 +100,14 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
+def _model(probe: Probe, num_classes: int, size: int, device: torch.device) -> Classifier:
+    model = create_model(
+        probe.model, num_classes, probe.model_args, probe.seed, image_size=size, pretrained=probe.pretrained
+    )
+    freeze(model, probe.freeze)
+    return model.to(device)
+
+
 def _train(
     probe: Probe,
     model: Classifier,
@@ -109,7 +117,7 @@ def _train(
     num_classes: int,
     epochs: int,
     schedule: str,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[Epoch], bool | None],
 ) -> None:
     """Train on the rows whose `repeats`, int64 [N], are not 0."""
     train_classifier(
@@ -119,14 +127,12 @@ def _train(
         repeats,
         num_classes=num_classes,
         updates=epochs * len(batch_bounds(int(repeats.sum()), probe.batch_size)),
-        batch_size=probe.batch_size,
-        lr=probe.lr,
-        momentum=probe.momentum,
-        weight_decay=probe.weight_decay,
         schedule=schedule,
-        augmentations=probe.augment.model_dump(exclude_none=True),
+        warmup=0.0,
+        ema_decay=None,
         seed=probe.seed,
         on_epoch=on_epoch,
+        **probe.of_loop(),
     )
 
 
@@ -134,7 +140,7 @@ def _record(model: Classifier, images: ImageSource, labels: torch.Tensor) -> np.
     """Return the QUANTITIES of all images, float32 [N, 5]; they are computed where the model is, batch by batch."""
     rows, first = [], 0
     for batch in images.in_order():
-        of_batch = labels[first : first + len(batch)]
+        of_batch = labels[first : first + len(batch)].to(batch.device)
         first += len(batch)
         rows.append(predict(model, [batch], output=partial(_describe, labels=of_batch)))
     quantities = torch.cat(rows).numpy()
@@ -177,6 +183,8 @@ def _predict_out_of_fold(
     folds: np.ndarray,
     labels: torch.Tensor,
     num_classes: int,
+    size: int,
+    device: torch.device,
     epochs: int,
 ) -> None:
     """Write the probabilities of each image from a training on the other folds, for as many epochs as the probe's.
@@ -192,7 +200,7 @@ def _predict_out_of_fold(
         progress("probe: folds", num_folds * epochs, "epochs") as advance,
     ):
         for fold in range(num_folds):
-            model = create_model(probe.model, num_classes, probe.model_args, probe.seed).to(labels.device)
+            model = _model(probe, num_classes, size, device)
             others = torch.from_numpy(folds != fold).long()
             _train(probe, model, images, labels, others, num_classes, epochs, "cosine", lambda epoch: advance())
             row = 0

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gdacli.artifacts import new_directory, read_json, require, sha256_bytes, sha256_file, write_json
+from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.images import decode_array
+from gdacli.image_index import read_references
 from gdacli.params import Params
 from gdacli.paths import LOGS, SOURCE, TRAIN, mix_file, run_name
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.processes import is_first_process
 from gdacli.rng import derive_seed, digest
-from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv
 from gdacli.trackers import open_trackers
 from gdacli.training_store import TrainingStore, copy_files
@@ -146,16 +145,18 @@ def _fitted(
     """Train; returns the model, its `config.json` and its history."""
     import torch
 
-    from gdacli.loading import InMemory
+    from gdacli.loading import open_images
     from gdacli.models import create_model, freeze, timm_config
     from gdacli.training import Epoch, batch_bounds, train_classifier
 
     train = params.train_of(arm)
     prepared = read_prepared(SOURCE)
-    size = prepared.square_size()
+    size = prepared.training_size(train.image_size, "train.image_size")
     mix = read_table(mix_file(arm))
     _check_classes(arm, mix, prepared)
-    images = InMemory(torch.from_numpy(load_mix(mix, size)).to(device))
+    reading: dict[str, Any] = {"image_size": size, "device": device, **train.of_loading()}
+    references = read_references(mix_file(arm), origin="the mix", command=f"gdacli mix --arm {arm}")
+    images = open_images(references, seed=derive_seed("train", seed), **reading)
     repeats = torch.from_numpy(np.array(mix["repeats"]))
     per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
     updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
@@ -168,7 +169,7 @@ def _fitted(
         pretrained=train.pretrained,
     ).to(device)
     freeze(model, train.freeze)
-    validate = _validation(prepared, device)
+    validate = _validation(prepared, **{**reading, "random_resized_crop": None})
     if train.checkpoint == "best" and validate is None:
         raise GdaError(
             "train.checkpoint: found best, but there are no validation images: set data.validation_fraction and run "
@@ -221,7 +222,7 @@ def _fitted(
             world=world,
             **train.of_loop(),
         )
-    config = timm_config(train.model, model, prepared.class_names, size, model.model_args)
+    config = timm_config(train.model, model, prepared.class_names)
     return model, config, history
 
 
@@ -251,42 +252,15 @@ def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def load_mix(mix: dict[str, Any], size: int) -> np.ndarray:
-    """Read the images of a mix, uint8 [N, 3, size, size], in the order of its rows.
-
-    Raises:
-        GdaError: a shard is missing, or an image is not the one that the mix names (by SHA-256).
-    """
-    images = np.empty((len(mix["key"]), 3, size, size), np.uint8)
-    row_of = {(shard, key): row for row, (shard, key) in enumerate(zip(mix["shard"], mix["key"], strict=True))}
-    found = 0
-    for shard in dict.fromkeys(mix["shard"]):
-        for sample in read_shard(Path(shard)):
-            row = row_of.get((shard, sample.key))
-            if row is None:
-                continue
-            if sha256_bytes(sample.image) != mix["sha256"][row]:
-                raise GdaError(
-                    f"{shard}: sample {sample.key!r} is not the image that the mix was made of: run `gdacli mix`, or "
-                    f"`dvc checkout --force {Path(shard).parent}`"
-                )
-            images[row] = decode_array(sample.image)
-            found += 1
-    if found < len(images):
-        raise GdaError(f"the shards hold {found} of the mix's {len(images)} images: run `gdacli mix` again")
-    return images
-
-
-def _validation(prepared: Prepared, device: torch.device) -> Callable[[Classifier], float] | None:
+def _validation(prepared: Prepared, **reading: Any) -> Callable[[Classifier], float] | None:
     """Return what gives a model's error on the validation split in %, None without one."""
     import torch
 
-    from gdacli.loading import InMemory
+    from gdacli.loading import open_images
     from gdacli.training import predict
 
     if prepared.splits["validation"].count == 0:
         return None
-    _, labels, arrays = prepared.load("validation")
-    images = InMemory(torch.from_numpy(arrays).to(device))
-    truth = torch.from_numpy(labels)
+    images = open_images(prepared.references("validation"), **reading)
+    truth = torch.from_numpy(prepared.labels("validation"))
     return lambda model: 100 * (predict(model, images.in_order()).argmax(1) != truth).float().mean().item()
