@@ -1,6 +1,5 @@
 """The commands. Each reads `params.yaml`, runs a stage, and prints its result."""
 
-import errno
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import typer
 
 from gdacli import __version__
 from gdacli.artifacts import write_json
-from gdacli.errors import GdaError
+from gdacli.errors import GdaError, one_line
 from gdacli.paths import METRICS, PREVIEW
 from gdacli.processes import is_first_process, num_processes
 
@@ -375,19 +374,7 @@ def _guard(work: Callable[[], None], debug: bool) -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _fail(_one_line(error), EXIT_ERROR)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, GdaError):
-        return text
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "No space left" in text or "os error 28" in text or "os error 27" in text:
-        return (
-            f"the disk is full ({text}): free some space and run the same command again; nothing half-written is left"
-        )
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+        _fail(one_line(error), EXIT_ERROR)
 
 
 def _fail(message: str, code: int) -> None:

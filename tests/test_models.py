@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,13 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_our_architectures_give_logits_at_any_small_size(name, size):
     model = create_model(name, 7, {"width": 4}, seed=0, image_size=size)
     assert model(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
+def test_our_small_architectures_need_no_timm():
+    make = "from gdacli.models import create_model; create_model('preact_resnet18', 2, {'width': 4}, 0, image_size=8)"
+    code = f"import sys; {make}; print('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_weights_depend_on_the_seed_alone():

@@ -9,7 +9,6 @@ import torch
 import yaml
 from conftest import invoke
 
-from gdacli.augment_sections import Augment
 from gdacli.errors import GdaError
 from gdacli.params import Params, load_params
 from gdacli.presets import load_presets, preset_values
@@ -111,10 +110,6 @@ def test_every_preset_and_architecture_is_valid_or_refused_in_one_line(preset, a
             preset_values(preset, architecture)
         return
     values = params(preset, architecture)
-    for section in ("probe", "train"):
-        values[section]["augment"] = {
-            key: value for key, value in values[section]["augment"].items() if key in Augment.model_fields
-        }
     checked = Params.model_validate(values)
     assert checked.train_of("targeted_sam").optimizer == "sam"
     assert checked.train.model == checked.probe.model
