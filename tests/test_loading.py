@@ -3,6 +3,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,14 @@ from pydantic import ValidationError
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
+from gdacli import loading
 from gdacli.artifacts import sha256_bytes
 from gdacli.augment_sections import Augment
 from gdacli.errors import GdaError
 from gdacli.image_index import ImageIndex, References, read_references
 from gdacli.images import decode_array, load_shrunk, open_upright
 from gdacli.loading import ImageSource, InMemory, Streaming, open_images
+from gdacli.memory import free_bytes
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.random_crops import DRAWS, centre_box, random_box, resized_part, uniforms
 from gdacli.shards import Sample, write_shard
@@ -255,6 +258,22 @@ def test_the_choice_is_by_size_and_said(small, photos, capsys):
         open_images(references, image_size=huge, device=CPU, loading="memory")
     with pytest.raises(GdaError, match="loading: found memory, but random_resized_crop needs .* allowed with it are"):
         open_images(references, image_size=16, device=CPU, loading="memory", random_resized_crop=CROP)
+
+
+def test_many_images_are_read_by_workers_with_progress(small, monkeypatch, capsys):
+    few = open_images(small.references("train"), image_size=16, device=CPU)
+    monkeypatch.setattr(loading, "_MANY_IMAGES", 10)
+    monkeypatch.setattr(loading, "_MANY_BYTES", 10)
+    many = open_images(small.references("train"), image_size=16, device=CPU, workers=2)
+    assert equal(list(few.in_order()), list(many.in_order()))
+    said = capsys.readouterr().err
+    assert re.search(r"^loading: \d+ images of 16 x 16 pixels, 0 MB, are read into memory: at most 25 % of the", said)
+    assert re.search(rf"loading: {len(few)}/{len(few)} images, ", said)
+    assert not multiprocessing.active_children()
+
+
+def test_free_memory_is_within_the_machines():
+    assert 0 < free_bytes(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_numbers_are_those_of_splitmix64_wherever_one_starts():

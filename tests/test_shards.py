@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdacli.errors import GdaError
-from gdacli.shards import Sample, read_shard, write_shard
+from gdacli.shards import Sample, image_spans, read_shard, write_shard
 
 keys = st.text("abcXYZ019_-", min_size=1, max_size=60)
 metas = st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8) | st.booleans(), max_size=3)
@@ -26,6 +26,27 @@ def test_shards_round_trip_and_equal_samples_give_equal_bytes(tmp_path_factory, 
     assert list(read_shard(folder / "a.tar")) == given_samples
     assert first.count == len(given_samples)
     assert first.sha256 == second.sha256
+    content = (folder / "a.tar").read_bytes()
+    spans = {key: content[offset : offset + length] for key, (offset, length) in image_spans(folder / "a.tar").items()}
+    assert spans == {sample.key: sample.image for sample in given_samples}
+
+
+def test_images_of_other_tars_are_found_under_the_keys_that_reading_gives(tmp_path):
+    path = tmp_path / "a.tar"
+    long = f"{'x' * 90}/{'y' * 90}"
+    names = {"top": "top.JPG", "a/b.c/d": "a/b.c/d.png", long: f"{long}.webp"}
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in [*names.values(), "notes.txt"]:
+            for member, content in {name: name.encode(), name.rpartition(".")[0] + ".cls": b"1"}.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    tar_bytes = path.read_bytes()
+    spans = {key: tar_bytes[offset : offset + length] for key, (offset, length) in image_spans(path).items()}
+    assert spans == {key: name.encode() for key, name in names.items()}
+    path.write_bytes(tar_bytes[:700] + b"?" + tar_bytes[701:1281] + b"?" * 100 + tar_bytes[1381:])
+    with pytest.raises(GdaError, match=r"a.tar: damaged tar file \(a header is not where the one before it says\)"):
+        image_spans(path)
 
 
 def test_members_have_no_time_and_no_owner(tmp_path):
