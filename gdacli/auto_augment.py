@@ -92,7 +92,7 @@ def aug_mix(
     space = aug_mix_space(*images.shape[2:], all_ops)
     shares = _dirichlet(alpha, 2, batch, generator)
     weights = torch.cat([shares[:, :1], _dirichlet(alpha, mixture_width, batch, generator) * shares[:, 1:]], 1)
-    weights = weights.float().to(device)[..., None, None, None]
+    weights = weights.float().to(device, non_blocking=True)[..., None, None, None]
     if chain_depth is None:
         depths = torch.randint(1, 4, (mixture_width * batch,), generator=generator)
     else:

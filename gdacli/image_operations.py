@@ -96,11 +96,11 @@ def contrast(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
 
 def sharpness(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """Scale towards a blurred image (magnitude -1) or away from it; the outermost pixels stay."""
-    blurred = images.float()
     if min(images.shape[2:]) <= 2:
         return images
-    inner = blurred[..., 1:-1, 1:-1]
-    sums = F.avg_pool2d(blurred, 3, stride=1, divisor_override=1) + 4 * inner
+    blurred = images.float()
+    rows = blurred[..., :-2, :] + blurred[..., 1:-1, :] + blurred[..., 2:, :]
+    sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * blurred[..., 1:-1, 1:-1]  # sums of integers: exact
     blurred[..., 1:-1, 1:-1] = sums.div_(13).round_()
     return _blend(images, blurred, m)
 
@@ -113,7 +113,8 @@ def posterize(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
 
 def solarize(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
     """Invert the pixels that are at least the magnitude."""
-    return torch.where(images >= _per_image(m.float(), images), 255 - images, images)
+    reached = images >= _per_image(m.ceil().to(torch.uint8), images)
+    return images ^ reached.to(torch.uint8).neg_()  # with 255, which inverts, or with 0
 
 
 def auto_contrast(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -182,7 +183,7 @@ def apply_operations(
     counts = torch.bincount(which, minlength=len(names)).tolist()
     num_geometric = sum(name in GEOMETRY for name in names)
     warped = sum(counts[:num_geometric])
-    grouped = images.index_select(0, order.to(images.device))
+    grouped = images.index_select(0, order.to(images.device, non_blocking=True))
     strengths = magnitudes[order].split(counts)
     parts = []
     if warped:
@@ -192,4 +193,4 @@ def apply_operations(
     for name, part, m in zip(names[num_geometric:], rest, strengths[num_geometric:], strict=True):
         if len(part):
             parts.append(COLOURS[name](part, m))
-    return torch.cat(parts).index_select(0, torch.argsort(order).to(images.device))
+    return torch.cat(parts).index_select(0, torch.argsort(order).to(images.device, non_blocking=True))

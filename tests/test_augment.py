@@ -104,6 +104,17 @@ def test_the_number_of_threads_does_not_change_the_images(name):
     assert torch.equal(*outcomes)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_gpu_gives_the_images_that_a_cpu_gives(name):
+    pixels, targets = batch()
+    expected, labels = run(name, pixels, targets)
+    images, mixed = run(name, pixels.cuda(), targets.cuda())
+    apart = (images.cpu() - expected).abs()
+    assert apart.max() == 0 if name in ("crop", "flip") else (apart > 1.01 / 255).float().mean() < 0.01
+    assert torch.allclose(mixed.cpu(), labels, atol=1e-5)
+
+
 @given(height=st.integers(4, 12), width=st.integers(4, 12), padding=st.integers(1, 5), seed=st.integers(0, 99))
 def test_crop_cuts_a_window_of_the_padded_image(height, width, padding, seed):
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=seeded(seed))
