@@ -4,8 +4,9 @@ input_pipeline: from uint8 images in memory, shuffled, to augmented float batche
   ours: `loading.InMemory` and `augment`, in this process
   theirs: a torchvision dataset of PIL images, RandomCrop(32, padding=4), RandomHorizontalFlip and ToTensor in a
     DataLoader with 2 persistent workers
-augmentations: each of ours on batches of 128; torchvision's on one image at a time, as a loader calls it (PIL), and
-  where there is none per image (mixup, CutMix) its batch transform, which draws once for the batch.
+augmentations: each of ours on batches of 128, bytes to floats included; torchvision's on one image at a time, as a
+  loader calls it (PIL), and where there is none per image (mixup, CutMix) its batch transform on floats, which draws
+  once for the batch.
 """
 
 import argparse
