@@ -55,6 +55,9 @@ def test_an_image_alone_in_its_class_is_not_flagged():
     assert not find_suspects(labels, probabilities).flagged[7]
 
 
+HALF = {"select": "cluster", "add": "copies", "k": 2, "train": {}}
+
+
 def flipped_shapes(project: Project) -> None:
     """Write 3 x 60 shapes, 5 % of them into the folder of another class, and set the project to probe them."""
     rng = np.random.default_rng(0)
@@ -68,7 +71,8 @@ def flipped_shapes(project: Project) -> None:
         data={"source": str(project.folder / "shapes"), "test_fraction": 0.1},
         probe={"model_args": {"width": 8}, "epochs": 8, "batch_size": 16, "folds": 3},
         select={"exclude_suspects": True},
-        compare={"arms": ["targeted", "random"]},
+        compare={"arms": ["original", "upsample"], "seeds": [0]},
+        arms={"upsample": {"select": "random", "like": "half", "add": "copies", "k": 2, "train": {}}, "half": HALF},
     )
 
 
@@ -91,6 +95,11 @@ def test_flipped_labels_are_caught_and_no_arm_selects_them(project):
     kept = read_table(project.folder / "data/selection/selection.parquet")
     assert kept["cluster_chosen"][suspect].any()
     assert (kept["cluster_chosen"][~suspect] == selection["cluster_chosen"][~suspect]).all()
+    project.ok(*[f"{stage} --arm {arm}" for arm in ("original", "upsample") for stage in ("mix", "train --seed 0")])
+    project.ok("evaluate")
+    report = (project.folder / "data/evaluation/report.html").read_text()
+    assert f"{suspect.sum()} of {len(suspect)} training images are probably mislabelled" in report
+    assert all(line.split(",")[0] in report for line in lines[1:])
 
 
 def test_excluding_suspects_needs_folds(project):
