@@ -59,7 +59,8 @@ def test_images_are_resized_to_squares(project, tmp_path):
     source = write_folder(tmp_path / "in", 4)
     Image.new("RGB", (40, 20), "red").save(source / "disc" / "wide.png")
     assert prepare(project, source)["image_size"] is None
-    assert "vary in size, and this step needs square ones" in project("probe").error
+    assert "probe.image_size: found null, but the images in data/source vary in size: set" in project("probe").error
+    assert "vary in size, and this step needs square ones" in project("fit").error
     for how in ("crop", "squash", "pad"):
         assert prepare(project, source, image_size=8, resize=how)["image_size"] == [8, 8]
         assert {decode_array(image).shape for image in stored(project).values()} == {(3, 8, 8)}
