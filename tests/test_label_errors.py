@@ -69,6 +69,7 @@ def flipped_shapes(project: Project) -> None:
         (folder / f"{'wrong' if number in wrong else 'right'}{number:03d}.png").write_bytes(encoded(shape(truth, rng)))
     project.write(
         data={"source": str(project.folder / "shapes"), "test_fraction": 0.1},
+        compute={"threads": 1},
         probe={"model_args": {"width": 8}, "epochs": 8, "batch_size": 16, "folds": 3},
         select={"exclude_suspects": True},
         compare={"arms": ["original", "upsample"], "seeds": [0]},
