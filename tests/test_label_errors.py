@@ -70,7 +70,7 @@ def flipped_shapes(project: Project) -> None:
     project.write(
         data={"source": str(project.folder / "shapes"), "test_fraction": 0.1},
         compute={"threads": 1},
-        probe={"model_args": {"width": 8}, "epochs": 8, "batch_size": 16, "folds": 3},
+        probe={"model_args": {"width": 8}, "epochs": 8, "batch_size": 16, "folds": 5},
         select={"exclude_suspects": True},
         compare={"arms": ["original", "upsample"], "seeds": [0]},
         arms={"upsample": {"select": "random", "like": "half", "add": "copies", "k": 2, "train": {}}, "half": HALF},
