@@ -113,7 +113,7 @@ def run(params: Params) -> dict[str, Any]:
         selection=selection,
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
-        gallery=_gallery(arms, prepared, pool),
+        gallery=_gallery(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         suspects=_suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
@@ -256,7 +256,7 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> Gallery:
+def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any], size: int) -> Gallery:
     """Take of each class the latest-learned images that have variants, and the earliest-learned one for contrast."""
     index = prepared.train_index()
     score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
@@ -269,7 +269,7 @@ def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any]) -> 
 
     late_rows, early_rows = [], []
     num_classes = min(prepared.num_classes, _GALLERY_CLASSES)
-    room = rows_per_class(num_classes, len(strengths), prepared.square_size())
+    room = rows_per_class(num_classes, len(strengths), size)
     for label in range(num_classes):
         members = np.flatnonzero(index["label"] == label)
         ranked = members[np.argsort(-score[members], kind="stable")]
