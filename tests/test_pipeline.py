@@ -217,7 +217,7 @@ def test_a_changed_or_missing_pool_is_noticed_by_training(runner):
     shard.write_bytes(content)
     outcome = invoke("train", "--arm", "targeted", "--seed", "0", "-C", str(runner.folder))
     assert (
-        "is not the image that the mix was made of: run `gdacli mix`, or `dvc checkout --force data/synthetic`"
+        "is not the image that the mix was made of: run `gdacli mix --arm targeted`, or `dvc checkout --force data/syn"
         in outcome.error
     )
     other_pool = invoke("generate", "-S", "generate.seed=3", "-C", str(runner.folder))

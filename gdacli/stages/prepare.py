@@ -259,8 +259,10 @@ def _write_shards(
 
 
 def _check_classes(class_names: list[str], written: dict[str, _Written]) -> None:
-    for split in ("train", "test"):
+    for split in SPLITS:
         counts = written[split].class_counts
+        if split == "validation" and not any(counts):
+            continue
         empty = [name for name, count in zip(class_names, counts, strict=True) if count == 0]
         if empty and (split == "train" or len(empty) == len(class_names)):
             raise GdaError(

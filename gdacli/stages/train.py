@@ -153,7 +153,6 @@ def _fitted(
     prepared = read_prepared(SOURCE)
     size = prepared.training_size(train.image_size, "train.image_size")
     mix = read_table(mix_file(arm))
-    _check_classes(arm, mix, prepared)
     reading: dict[str, Any] = {"image_size": size, "device": device, **train.of_loading()}
     references = read_references(mix_file(arm), origin="the mix", command=f"gdacli mix --arm {arm}")
     images = open_images(references, seed=derive_seed("train", seed), **reading)
@@ -224,15 +223,6 @@ def _fitted(
         )
     config = timm_config(train.model, model, prepared.class_names)
     return model, config, history
-
-
-def _check_classes(arm: str, mix: dict[str, Any], prepared: Prepared) -> None:
-    counts = np.bincount(mix["label"], minlength=prepared.num_classes)
-    if missing := [name for name, count in zip(prepared.class_names, counts, strict=True) if not count]:
-        raise GdaError(
-            f"{mix_file(arm)}: no image of class {', '.join(missing)}: a class needs train images; add some to the "
-            "source, raise data.train_fraction, or remove the class, and run `gdacli prepare`"
-        )
 
 
 def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
