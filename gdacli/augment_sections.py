@@ -93,7 +93,7 @@ class SnapMix(Mixing):
     alpha: Alpha = Field(5.0, description="the share outside each box is drawn from Beta(alpha, alpha)")
 
 
-class RandomResizedCrop(Section):
+class RandomResizedCrop(Ending):
     """Random part of the original image, resized: `random_crops.random_box`."""
 
     scale: Range = Field([0.08, 1.0], description="lowest and highest share of the image's area")

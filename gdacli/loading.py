@@ -87,8 +87,9 @@ class Streaming:
             the centre.
         device: where the batches go.
         workers: processes that decode, one thread each; 0 decodes in this one.
-        random_resized_crop: `scale` and `ratio` of `random_crops.random_box`; then a training batch shows a part of
-            each image, drawn for its place in the order, and a prediction the centred square.
+        random_resized_crop: `scale` and `ratio` of `random_crops.random_box`, and `end_epoch`, the last epoch that uses
+            it (None for all); then a training batch shows a part of each image, drawn for its place in the order, and
+            a prediction the centred square.
         seed: of the crops.
     """
 
@@ -137,7 +138,9 @@ class _Batches(Dataset):
 
     def __init__(self, index: ImageIndex, image_size: int, crop: Mapping[str, Any] | None, seed: int) -> None:
         self.index = index
-        self._size, self._crop, self._seed = image_size, crop, seed
+        self._size, self._seed = image_size, seed
+        self._crop = dict(crop) if crop is not None else None
+        self._end_epoch = self._crop.pop("end_epoch", None) if self._crop is not None else None
 
     def __getitem__(self, wanted: _Wanted) -> torch.Tensor | GdaError:
         """Return uint8 [B, 3, H, W], or an error: one that is raised in a worker arrives as a text of many lines."""
@@ -160,7 +163,8 @@ class _Batches(Dataset):
 
     def _parts(self, epoch: int, first: int, count: int) -> list[Callable[[int, int], Box]]:
         """Return what chooses the part to show of each image of a batch, given its width and height."""
-        if self._crop is None or epoch == _AS_THEY_ARE:
+        over = self._end_epoch is not None and epoch > self._end_epoch
+        if self._crop is None or over or epoch == _AS_THEY_ARE:
             return [centre_box] * count
         seed = derive_seed("random_resized_crop", self._seed, epoch)
         numbers = uniforms(seed, range(first, first + count)).tolist()

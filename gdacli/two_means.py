@@ -7,7 +7,7 @@ import numpy as np
 
 from gdacli.row_files import Rows, blocks
 
-NUM_STARTS = 32
+NUM_STARTS = 64
 _FINALISTS = 3
 _SKETCH = 32
 _MOST_ROUNDS = 300

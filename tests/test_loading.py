@@ -129,6 +129,17 @@ def test_crops_depend_on_seed_epoch_and_place_alone(photos):
     assert not torch.equal(one, again)  # a row that comes twice is cut twice
 
 
+def test_crops_end_after_their_epoch(photos):
+    ending = open_images(
+        photos.references("train"), image_size=16, device=CPU, random_resized_crop={**CROP, "end_epoch": 1}
+    )
+    order, bounds = torch.arange(len(ending)), [(0, len(ending))]
+    plain = torch.cat(list(ending.in_order()))
+    first, second = (next(iter(ending.batches(epoch, order, bounds))) for epoch in (1, 2))
+    assert not torch.equal(first, plain)
+    assert torch.equal(second, plain)
+
+
 @given(st.lists(st.integers(0, 23), min_size=1, max_size=30), st.data())
 def test_an_epoch_shows_every_place_of_the_order_once(numbered, order, data):
     cuts = [0, *sorted(data.draw(st.sets(st.integers(1, len(order) - 1)) if len(order) > 1 else st.just(set()))), 0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from gdacli.dynamics import QUANTITIES, Dynamics, describe
 from gdacli.selection import (
@@ -79,6 +80,19 @@ def test_cluster_finds_the_late_learned_images_of_each_class():
     for label in np.unique(labels):
         of_class = labels == label
         assert dynamics.loss[-1][of_class & chosen].mean() > dynamics.loss[-1][of_class & ~chosen].mean()
+
+
+def test_clusters_do_not_depend_on_the_number_of_threads(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    dynamics = dynamics_of(rng.normal(size=(1, 900, 200)).astype(np.float32), labels)
+    found = []
+    for workers, blas in ((1, 1), (3, 2)):
+        monkeypatch.setattr("gdacli.selection._num_workers", lambda workers=workers: workers)
+        with threadpool_limits(blas):
+            found.append(select_cluster(dynamics, labels, np.random.default_rng(0)))
+    assert (found[0][0] == found[1][0]).all()
+    assert (found[0][1] == found[1][1]).all()
 
 
 @pytest.mark.parametrize("late", [True, False])
