@@ -2,7 +2,6 @@
 
 import csv
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -10,83 +9,42 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import Project
+from killed_training import TRAIN, hashes, kill_training, ready_to_train, states, training
 from safetensors.torch import load_file
 
-from gdacli.artifacts import sha256_file
-
-TRAIN = ("train", "--arm", "original", "--seed", "0")
+import gdacli.timm_models  # noqa: F401  registers our architectures
+from gdacli.models import load_checkpoint
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
     """Give the folder of a project that is ready to train `original`; do not change it."""
-    folder = tmp_path_factory.mktemp("mixed") / "project"
-    folder.mkdir()
-    project = Project(folder)
-    project.write(data={"source": str(shapes), "validation_fraction": 0.2}, compare={"arms": ["original"]})
-    project.ok("prepare", "probe", "select", "mix")
-    return folder
+    return ready_to_train(tmp_path_factory.mktemp("mixed") / "project", shapes).folder
 
 
 @pytest.fixture
-def ready(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: Path) -> Project:
-    """Give a copy of it, with a work directory of its own, whose trainings save their state after every update."""
+def ready(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give a copy of it, with a work directory of its own."""
     monkeypatch.setenv("GDACLI_WORK", str(tmp_path / "work"))
-    project = Project(Path(shutil.copytree(mixed, tmp_path / "project")))
-    project.write(
-        data={"source": str(shapes), "validation_fraction": 0.2},
-        compare={"arms": ["original"]},
-        train={"save_seconds": 0, "budget": {"updates": 12}},
-    )
-    return project
-
-
-def process(project: Project, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "gdacli", *TRAIN, "-C", str(project.folder), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def hashes(project: Project) -> dict[str, str]:
-    folder = project.folder / "data/train/original-0"
-    return {path.name: sha256_file(path) for path in folder.iterdir()}
-
-
-def states(tmp_path: Path) -> list[Path]:
-    return list(tmp_path.rglob("state.pt"))
+    return Project(Path(shutil.copytree(mixed, tmp_path / "project")))
 
 
 def test_killed_at_random_points_it_goes_on_and_gives_the_same_bytes(ready, tmp_path):
     options = ("-S", "train.ema_decay=0.9", "-S", "train.checkpoint=best", "-S", "train.budget.updates=40")
-    assert ready(*TRAIN, *options).code == 0
-    whole = hashes(ready)
-    shutil.rmtree(ready.folder / "data/train")
-    shutil.rmtree(tmp_path / "work")
-    chance, kills, published = random.Random(0), 0, ready.folder / "data/train/original-0"
-    while kills < 2:
-        run = process(ready, *options)
-        while not states(tmp_path) and run.poll() is None:
-            pass
-        try:
-            run.wait(chance.uniform(0, 0.3))
-        except subprocess.TimeoutExpired:
-            os.killpg(run.pid, signal.SIGKILL)
-            kills += 1
-        run.communicate()
-        if published.exists():  # it was finished before the kill
-            assert hashes(ready) == whole
-            shutil.rmtree(published)
-            shutil.rmtree(tmp_path / "work")
-    resumed = ready(*TRAIN, *options)
-    assert resumed.code == 0, resumed.stderr
-    assert hashes(ready) == whole
-    assert not states(tmp_path)
+    toll = kill_training(ready, tmp_path / "work", options, kills=2, seed=0)
+    assert toll["finished"] >= 2
+
+
+def test_its_checkpoint_is_timms(ready):
+    ready.ok(" ".join(TRAIN))
+    folder = ready.folder / "data/train/original-0"
+    net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(net(x), load_checkpoint(folder).eval()(x))
 
 
 def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
@@ -114,7 +72,7 @@ def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
 
 
 def test_a_damaged_state_is_said_and_the_training_starts_again(ready, tmp_path):
-    run = process(ready)
+    run = training(ready)
     while not states(tmp_path):
         assert run.poll() is None
     os.killpg(run.pid, signal.SIGKILL)
@@ -151,7 +109,7 @@ def test_two_processes_give_the_weights_of_one(ready, tmp_path):
     one = load_file(ready.folder / name)
     shutil.rmtree(tmp_path / "work")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    run = process(ready, "-S", "compute.threads=1", launcher=launcher)
+    run = training(ready, "-S", "compute.threads=1", launcher=launcher)
     stdout, stderr = run.communicate()
     assert run.returncode == 0, stderr
     assert stdout.count("original-0: 12 updates") == 1
