@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	@echo "report: $(abspath data/evaluation/report.html)"
 
 test: $(INSTALLED)
-	PATH="$(BIN):$$PATH" pytest
+	PATH="$(BIN):$$PATH" pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Kills, a lost Ray node, an object store, damage to every artifact: about an hour on 2 cores. GDACLI_KILLS sets how many kills (100).
 soak: $(SOAK_INSTALLED)
