@@ -28,6 +28,7 @@ from augment import CROP_AND_FLIP, PilImages, measure_input_pipeline, random_ima
 from loading import measure as measure_streaming
 from torchvision import transforms
 
+from gdacli.compute import set_up
 from gdacli.loading import InMemory
 from gdacli.models import create_model
 from gdacli.training import train_classifier
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="of --recipe")
     parser.add_argument("--epochs", type=int, default=5, help="of --recipe")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_up(arguments.device if arguments.recipe else "cpu", arguments.threads)  # as the commands do
     if arguments.recipe:
         json.dump(
             measure_recipe(arguments.device, arguments.dtype, arguments.compile, arguments.epochs), sys.stdout, indent=1

@@ -14,6 +14,7 @@ def set_up(device: str, threads: int) -> torch.device:
         GdaError: a GPU is asked for and there is none.
     """
     torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
     torch.use_deterministic_algorithms(True, warn_only=True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

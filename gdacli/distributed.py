@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from gdacli.batches import batch_bounds
 from gdacli.errors import GdaError
 from gdacli.processes import num_processes
 
@@ -22,10 +23,12 @@ class World:
     size: int = 1
 
     def shares(self, first: int, end: int, multiple: int = 1) -> list[tuple[int, int]]:
-        """Cut the places [first, end) into a part per process, at multiples of `multiple` from `first`."""
-        groups = -(-(end - first) // multiple)
-        cuts = [min(end, first + multiple * (groups * rank // self.size)) for rank in range(self.size + 1)]
-        return list(pairwise(cuts))
+        """Cut the places [first, end) into a part per process, between the groups that `multiple` images make."""
+        count = end - first
+        starts = [start for start, _ in batch_bounds(count, multiple)] if multiple > 1 else list(range(count))
+        starts.append(count)
+        groups = len(starts) - 1
+        return list(pairwise(first + starts[groups * rank // self.size] for rank in range(self.size + 1)))
 
     def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Add up tensors of equal shapes over all processes, in place."""

@@ -15,8 +15,12 @@ from gdacli.errors import GdaError
 from gdacli.image_index import ImageIndex, References
 from gdacli.images import BadImageError
 from gdacli.memory import free_bytes
+from gdacli.processes import num_processes
 from gdacli.random_crops import Box, centre_box, random_box, resized_part, uniforms
 from gdacli.rng import derive_seed
+
+AS_THEY_ARE = 0
+"""The epoch of images for a prediction, without random crops; epochs of a training start at 1."""
 
 Loading = Literal["auto", "memory", "stream"]
 
@@ -24,7 +28,6 @@ SHARE_OF_FREE_MEMORY = {"cpu": 0.25, "cuda": 0.4}
 """How much of a device's free memory `auto` lets the images take; the rest is for the training."""
 
 _AHEAD = 2  # batches per worker that are decoded before they are asked for
-_AS_THEY_ARE = 0  # the epoch of images for a prediction: epochs of a training start at 1
 _MANY_IMAGES = 8192  # from here on, decoding them takes longer than starting workers for it
 _MEGABYTE = 1024**2
 _MANY_BYTES = 256 * _MEGABYTE  # from here on a line says where they lie
@@ -39,7 +42,7 @@ class ImageSource(Protocol):
         """Yield training batches, uint8 [B, 3, H, W] on the device.
 
         Args:
-            epoch: from 1.
+            epoch: from 1, or AS_THEY_ARE.
             order: int64 [n], the rows that the epoch shows, one after the other; a row may come more than once.
             bounds: per batch the first place in `order` and the one after the last.
         """
@@ -118,7 +121,7 @@ class Streaming:
         """See `ImageSource`."""
         firsts = range(0, len(self), batch_size)
         return self._stream(
-            (_AS_THEY_ARE, first, list(range(first, min(first + batch_size, len(self))))) for first in firsts
+            (AS_THEY_ARE, first, list(range(first, min(first + batch_size, len(self))))) for first in firsts
         )
 
     def _stream(self, wanted: Iterable["_Wanted"]) -> Iterator[torch.Tensor]:
@@ -164,7 +167,7 @@ class _Batches(Dataset):
     def _parts(self, epoch: int, first: int, count: int) -> list[Callable[[int, int], Box]]:
         """Return what chooses the part to show of each image of a batch, given its width and height."""
         over = self._end_epoch is not None and epoch > self._end_epoch
-        if self._crop is None or over or epoch == _AS_THEY_ARE:
+        if self._crop is None or over or epoch == AS_THEY_ARE:
             return [centre_box] * count
         seed = derive_seed("random_resized_crop", self._seed, epoch)
         numbers = uniforms(seed, range(first, first + count)).tolist()
@@ -292,7 +295,7 @@ def open_images(
     """
     needed = len(references) * 3 * image_size**2
     free = free_bytes(device)
-    share = SHARE_OF_FREE_MEMORY[device.type]
+    share = SHARE_OF_FREE_MEMORY[device.type] / (num_processes() if device.type == "cpu" else 1)
     what = f"{len(references)} images of {image_size} x {image_size} pixels, {needed / _MEGABYTE:.0f} MB,"
     where = f"{100 * share:.0f} % of the {free / _MEGABYTE:.0f} MB that are free on the {device.type}"
     if loading == "memory" and random_resized_crop is not None:

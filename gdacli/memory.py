@@ -55,9 +55,7 @@ def guard_memory(
     if alone:
         fits = _largest_that_fits(work, x, targets)
         advice = (
-            f"{fits} does: set it (and lower lr in proportion)"
-            if fits
-            else "not even one image does: take a smaller model"
+            f"{fits} does: set it (and lower lr in proportion)" if fits else "not even two do: take a smaller model"
         )
     shape = " x ".join(map(str, x.shape[1:]))
     raise GdaError(f"batch_size: {len(x)} images of {shape} do not fit the memory of {x.device}; {advice}")
@@ -76,7 +74,7 @@ def _largest_that_fits(
     work: Callable[[torch.Tensor, torch.Tensor, int], Result], x: torch.Tensor, targets: torch.Tensor
 ) -> int:
     size = len(x) // 2
-    while size:
+    while size > 1:
         if x.device.type == "cuda":
             torch.cuda.empty_cache()
         try:

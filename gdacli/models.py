@@ -201,7 +201,12 @@ def freeze(model: Classifier, what: str | int) -> None:
     if what == "none":
         return
     if what == "backbone":
-        head = {id(parameter) for parameter in model.net.get_classifier().parameters()}
+        last = model.net.get_classifier()
+        if not isinstance(last, nn.Module):
+            raise GdaError(
+                "freeze: found backbone, but this model has several last layers: give a number of leading groups"
+            )
+        head = {id(parameter) for parameter in last.parameters()}
         frozen = [parameter for parameter in model.net.parameters() if id(parameter) not in head]
     else:
         from timm.models import group_parameters

@@ -16,23 +16,26 @@ def make_optimizer(
     return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def learning_rate(schedule: str, lr: float, progress: float, warmup: float = 0.0) -> float:
-    """Return the learning rate at a share of the training.
+def learning_rate(schedule: str, lr: float, update: int, updates: int, warmup: float = 0.0) -> float:
+    """Return the learning rate of an update.
 
     Args:
         schedule: `constant`; `piecewise`: lr x 1, 0.1, 0.01, switching at 50 % and 75 % (targeted-augmentation paper's
             cited setup); `cosine`: down to 0; `one_cycle`: from lr / 25 up to lr, down to lr / 250,000, both as half
             cosines (torch's OneCycleLR with its defaults; the momentum stays).
         lr: the highest learning rate.
-        progress: in [0, 1).
-        warmup: share of the training in which the rate rises (linearly but for `one_cycle`, whose `pct_start` it is);
-            what follows is not shifted.
+        update: in [0, updates).
+        updates: in all.
+        warmup: share of the updates in which the rate rises (linearly, from the first update on, but for `one_cycle`,
+            whose `pct_start` it is); what follows is not shifted.
     """
     if schedule == "one_cycle":
-        if progress < warmup:
-            return _half_cosine(lr / 25, lr, progress / warmup)
-        return _half_cosine(lr, lr / 25e4, (progress - warmup) / (1 - warmup))
-    rise = min(1.0, progress / warmup) if warmup else 1.0
+        top = max(warmup * updates - 1, 0.0)
+        if update < top:
+            return _half_cosine(lr / 25, lr, update / top)
+        return _half_cosine(lr, lr / 25e4, (update - top) / max(updates - 1 - top, 1.0))
+    progress = update / updates
+    rise = min(1.0, (update + 1) / (warmup * updates)) if warmup else 1.0
     if schedule == "piecewise":
         return rise * lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
     if schedule == "cosine":

@@ -128,8 +128,7 @@ class Params(Section):
             if "model" in overrides:
                 merged["model_args"] = {}  # those of another architecture
             for key, value in overrides.items():
-                nested = key == "augment" and isinstance(value, dict)
-                merged[key] = {**merged[key], **value} if nested else value
+                merged[key] = _merged(merged.get(key), value) if key in ("augment", "sam") else value
             return Train.model_validate(merged)
         except ValidationError as error:
             raise GdaError(explain(error, ("arms", arm, "train"), Train)) from error
@@ -164,6 +163,13 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
             if message.startswith(f"{FILE}: {override.partition('=')[0]}"):
                 message = f"-S {override}: {message}"
         raise GdaError(message) from error
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Return `new`, with the keys of `old` that it does not speak of; mappings in mappings likewise."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -101,6 +101,22 @@ class Prepared:
         """Return the index of the train images."""
         return self.index("train")
 
+    def keys(self, split: str) -> list[str]:
+        """Return the keys of the images of a split, in the order of the shards."""
+        first, end = self._rows(split)
+        return read_columns(self.folder / "index.parquet", ["key"])["key"][first:end].to_pylist()
+
+    def require_validation(self, what: str) -> None:
+        """Check that there are validation images.
+
+        Raises:
+            GdaError: there are none; `what` says, in the message, what needs them.
+        """
+        if self.splits["validation"].count == 0:
+            raise GdaError(
+                f"{what}, but there are no validation images: set data.validation_fraction and run `gdacli prepare`"
+            )
+
     def labels(self, split: str) -> np.ndarray:
         """Return the labels of the images of a split, int64 [N], in the order of the shards."""
         first, end = self._rows(split)

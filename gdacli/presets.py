@@ -22,7 +22,8 @@ def preset_values(name: str, architecture: str | None = None) -> dict[str, Any]:
 
     Args:
         name: of the preset.
-        architecture: another one than the preset's own; then its learning rate is taken too.
+        architecture: another one than the preset's own; with its learning rate, unless the preset has one, as those
+            that start from pretrained weights do.
 
     Raises:
         GdaError: there is no such preset or architecture, or the preset starts from weights that there are none of.
@@ -40,8 +41,7 @@ def preset_values(name: str, architecture: str | None = None) -> dict[str, Any]:
             f"--architecture: found {architecture!r}, but --preset {name} starts from pretrained weights; allowed: "
             f"{', '.join(with_weights)}"
         )
-    own = architecture in (None, preset["architecture"])
-    lr = preset["lr"] if own and "lr" in preset else network["lr"]
+    lr = preset["lr"] if "lr" in preset else network["lr"]
     named = network["model"] if pretrained else network["model"].partition(".")[0]  # what follows names weights
     model = {"model": named, "model_args": network["model_args"], "pretrained": pretrained, "lr": lr}
     train = {**model, "rho": network["rho"], **preset["train"]}

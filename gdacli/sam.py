@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gdacli.batches import batch_bounds
 
 Gradients = list[torch.Tensor]
 
@@ -41,7 +44,8 @@ def sam_gradients(
         count: images of the batch.
         rho: length of the ascent step.
         adaptive: see `ascended`.
-        m: images that share an ascent step; None is the whole batch, of all processes.
+        m: images that share an ascent step (a last one alone joins the group before); None is the whole batch, of all
+            processes.
         decay: weight decay that is part of the loss: in the ascent, and in the gradient at the point reached.
         batch_norm: passes that move the running statistics, `both` or `first`. With m, they move once a batch, by the
             mean of what its groups would do.
@@ -55,8 +59,9 @@ def sam_gradients(
     kept = [each.clone() for each in statistics]
     means = [torch.zeros_like(each) for each in statistics]
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    size = m or max(len(x), 1)
-    for part, part_targets in zip(x.split(size), targets.split(size), strict=True):
+    bounds = [(0, len(x))] if m is None else batch_bounds(len(x), m)
+    for first, end in bounds:
+        part, part_targets = x[first:end], targets[first:end]
         for each, before in zip(statistics, kept, strict=True):
             each.copy_(before)
         ascent, losses, logits = gradients(part, part_targets, count if m is None else max(len(part), 1))
@@ -109,13 +114,16 @@ def add_decay(gradients: Gradients, parameters: Sequence[torch.Tensor], decay: f
 
 
 def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
-    return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    """Return those that move; frozen ones do not."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    found = [statistics for layer in layers for statistics in (layer.running_mean, layer.running_var)]
+    return [statistics for statistics in found if statistics is not None]
 
 
 @contextlib.contextmanager
 def running_statistics_kept(model: nn.Module) -> Iterator[None]:
     """Within, batch normalisation uses the batch's statistics and leaves its running ones as they are."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     kept = [(layer, layer.momentum) for layer in layers]
     try:
         for layer in layers:

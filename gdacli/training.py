@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from gdacli.augment import augment
+from gdacli.batches import batch_bounds, epoch_order
 from gdacli.distributed import World
 from gdacli.errors import GdaError
 from gdacli.loading import ImageSource
@@ -49,40 +50,6 @@ class Keeper(Protocol):
     def save(self, state: State) -> None:
         """Save."""
         ...
-
-
-def batch_bounds(num_samples: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut an epoch into batches: per batch the first sample and the one after the last.
-
-    A last batch of one sample joins the one before it (batch normalisation cannot do with one).
-    """
-    starts = list(range(0, max(num_samples - 1, 1), batch_size))
-    return list(zip(starts, [*starts[1:], num_samples], strict=True))
-
-
-def epoch_order(
-    labels: torch.Tensor, repeats: torch.Tensor, seed: int, epoch: int, equal_classes: bool = False
-) -> torch.Tensor:
-    """Return the rows that an epoch shows, in order; they depend on the seed and the epoch alone.
-
-    Args:
-        labels: int64 [N].
-        repeats: int64 [N], how often an epoch shows each image.
-        seed: of the training.
-        epoch: from 1.
-        equal_classes: draw as many, with replacement, each class as often as any other.
-
-    Returns:
-        int64 [sum of repeats].
-    """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    samples = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
-    if equal_classes:
-        counts = torch.bincount(labels[samples]).double()
-        ends = (1 / counts)[labels[samples]].cumsum(0)
-        draws = torch.rand(len(samples), generator=generator, dtype=torch.float64) * ends[-1]
-        return samples[torch.searchsorted(ends, draws, right=True).clamp(max=len(samples) - 1)]
-    return samples[torch.randperm(len(samples), generator=generator)]
 
 
 def train_classifier(
@@ -176,7 +143,11 @@ def train_classifier(
     generator = torch.Generator()
     history: list[Epoch] = []
     best: State | None = None
-    update, sums = 0, torch.zeros(2, device=device)  # of this epoch: loss, wrong
+    update, sums = 0, torch.zeros(2, device=device)  # sums of this epoch: loss, wrong
+
+    def check_finite(tensors: Iterable[torch.Tensor], when: str) -> None:
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise GdaError(f"loss or weights are no longer numbers {when} (lr {lr:g}): lower lr")
 
     def gradients(x: torch.Tensor, targets: torch.Tensor, count: int) -> Outcome:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -224,6 +195,7 @@ def train_classifier(
         model.train()
         for (first, end), share, mine in zip(ahead, shares, arriving, strict=True):
             if keeper is not None and keeper.due():
+                check_finite([sums], f"in epoch {epoch}")
                 keeper.save(
                     {
                         "update": update,
@@ -237,7 +209,7 @@ def train_classifier(
                 )
             torch.manual_seed(derive_seed(seed, "network", update, world.rank))  # dropout and the like
             generator.manual_seed(derive_seed(seed, "augment", update))
-            rate = learning_rate(schedule, lr, update / updates, warmup)
+            rate = learning_rate(schedule, lr, update, updates, warmup)
             for group in step.param_groups:
                 group["lr"] = rate
             pixels = world.gather(mine, [part_end - part for part, part_end in share])
@@ -261,9 +233,7 @@ def train_classifier(
             update += 1
             on_update(update, len(x))
         loss, wrong = sums.tolist()
-        finite = math.isfinite(loss) and all(part.isfinite().all() for part in model.state_dict().values())
-        if not finite:
-            raise GdaError(f"loss or weights are no longer numbers after epoch {epoch} (lr {rate:g}): lower lr")
+        check_finite([sums, *model.state_dict().values()], f"after epoch {epoch}")
         seen = bounds[-1][1]
         error = validate(average or model) if validate is not None else None
         lowest = min((done.validation_error for done in history if done.validation_error is not None), default=math.inf)

@@ -14,7 +14,7 @@ class Sam(Section):
     base: Literal["sgd", "adamw"] = Field("sgd", description="optimizer that takes the step")
     rho: Annotated[float, Field(gt=0)] = Field(0.1, description="length of the ascent step, over all parameters")
     adaptive: bool = Field(False, description="measure it relative to each weight (ASAM)")
-    m: Positive | None = Field(
+    m: Annotated[int, Field(ge=2)] | None = Field(
         None,
         description="images that share an ascent step; null: the whole batch, of all processes",
     )
@@ -32,7 +32,7 @@ class Optimisation(Section):
     pretrained: bool | str = Field(
         False, description="start from: false (random), true (timm's weights), or a local .safetensors file"
     )
-    freeze: Literal["none", "backbone"] | Positive = Field(
+    freeze: Literal["none", "backbone"] | Annotated[int, Field(ge=1, strict=True)] = Field(
         "none", description="what is not trained: all but the last layer, or a number of leading groups (1: the stem)"
     )
     image_size: Annotated[int, Field(ge=4, le=4096)] | None = Field(
@@ -43,7 +43,9 @@ class Optimisation(Section):
     lr: Annotated[float, Field(gt=0)] = Field(0.1, description="highest learning rate")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD; the first beta of AdamW")
     nesterov: bool = Field(False, description="of SGD")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="on all parameters; AdamW decouples it")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        5e-4, description="on all parameters; AdamW decouples it, but see sam.weight_decay_in_ascent"
+    )
     sam: Sam = Field(Sam(), description="of optimizer: sam")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of a label spread over all")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="longest gradient; null: any")

@@ -46,6 +46,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "odd batches": ("convnet", {"width": 4}, {"batch_size": 19}),
     "sam": ("convnet", {"width": 4}, {"sam": SAM, "optimizer": "adamw", "lr": 0.005}),
     "sam of m images": ("convnet", {"width": 4}, {"sam": {**SAM, "m": 4, "batch_norm": "first"}}),
+    "mixing": (
+        "convnet",
+        {"width": 4},
+        {"augmentations": {"flip": {}, "mixup": {}}, "balance": "sampling", "label_smoothing": 0.1, "batch_size": 17},
+    ),
     "timm's batch norm with an activation": ("resnet10t", {}, {"batch_size": 30, "updates": 2}),
 }
 
@@ -81,6 +86,7 @@ def test_shares_cover_a_batch_once_at_multiples(first, count, size, multiple):
     assert len(shares) == size
     assert [place for start, end in shares for place in range(start, end)] == list(range(first, first + count))
     assert all((start - first) % multiple == 0 or start == first + count for start, _ in shares)
+    assert all(end - start != 1 for start, end in shares) or multiple == 1 or count == 1
     if multiple == 1:
         assert max(end - start for start, end in shares) - min(end - start for start, end in shares) <= 1
 

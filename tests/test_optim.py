@@ -9,29 +9,30 @@ from gdacli.optim import average_into, learning_rate, make_optimizer
 
 
 def test_schedules():
-    assert [learning_rate("piecewise", 0.1, p) for p in (0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx(
+    assert [learning_rate("piecewise", 0.1, update, 100) for update in (0, 49, 50, 74, 75, 99)] == pytest.approx(
         [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     )
-    assert [learning_rate("cosine", 0.1, p) for p in (0, 0.5, 1)] == pytest.approx([0.1, 0.05, 0])
-    assert learning_rate("constant", 0.1, 0.9) == 0.1
-    assert [learning_rate("constant", 0.1, p, warmup=0.2) for p in (0, 0.1, 0.2, 0.9)] == pytest.approx(
-        [0, 0.05, 0.1, 0.1]
+    assert [learning_rate("cosine", 0.1, update, 4) for update in (0, 2, 4)] == pytest.approx([0.1, 0.05, 0])
+    assert learning_rate("constant", 0.1, 9, 10) == 0.1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine"])
+def test_warmup_rises_linearly_and_shifts_nothing(schedule):
+    with_warmup, without = (
+        [learning_rate(schedule, 0.1, update, 20, warmup) for update in range(20)] for warmup in (0.2, 0.0)
     )
+    assert with_warmup[:4] == pytest.approx([share * rate for share, rate in zip((0.25, 0.5, 0.75, 1), without)])
+    assert with_warmup[4:] == without[4:]
 
 
-def test_one_cycle_is_torchs():
-    steps, warmup = 40, 0.25
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 0.25), (7, 0.3), (391, 0.025)])
+def test_one_cycle_is_torchs(steps, warmup):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.2)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.2, total_steps=steps, pct_start=warmup, cycle_momentum=False
-    )
+    options: dict = {"total_steps": steps, "pct_start": warmup, "cycle_momentum": False}
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, **options)
     for step in range(steps):
-        # torch counts the last step as the end, and starts to fall one step earlier
-        rise = step / (warmup * steps - 1)
-        fall = (step - (warmup * steps - 1)) / (steps - warmup * steps)
-        progress = warmup * rise if rise < 1 else warmup + (1 - warmup) * fall
         expected = optimizer.param_groups[0]["lr"]
-        assert learning_rate("one_cycle", 0.2, progress, warmup) == pytest.approx(expected, rel=1e-6)
+        assert learning_rate("one_cycle", 0.2, step, steps, warmup) == pytest.approx(expected, rel=1e-6)
         optimizer.step()
         theirs.step()
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pytorch_optimizer import SAM
 from torch import nn
 
+from gdacli.models import create_model, freeze
 from gdacli.sam import ascended, running_statistics_kept, sam_gradients
 
 
@@ -22,7 +23,14 @@ def quadratic(w: nn.Parameter, curvature: torch.Tensor):
     return gradients
 
 
-OPTIONS = {"rho": 0.3, "adaptive": False, "m": None, "decay": 0.0, "batch_norm": "both", "sum_": lambda gradients: None}
+OPTIONS: dict[str, Any] = {
+    "rho": 0.3,
+    "adaptive": False,
+    "m": None,
+    "decay": 0.0,
+    "batch_norm": "both",
+    "sum_": lambda gradients: None,
+}
 CURVATURE = torch.diag(torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64))
 
 
@@ -136,3 +144,22 @@ def test_statistics_can_be_kept_in_a_pass():
     with running_statistics_kept(model):
         model(2 * batch()[0])
     assert torch.equal(model[1].running_mean, before)
+
+
+def test_no_group_holds_one_image_and_frozen_statistics_keep_their_bits():
+    model = create_model("convnet", 5, {"width": 4}, 0)
+    model(torch.rand(8, 3, 8, 8))
+    freeze(model, "backbone")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sizes = []
+
+    def gradients(x: torch.Tensor, targets: torch.Tensor, count: int):
+        sizes.append(len(x))
+        losses = F.cross_entropy(model(x), targets, reduction="none")
+        return list(torch.autograd.grad(losses.sum() / count, parameters)), losses.detach(), torch.zeros(len(x), 5)
+
+    x, labels = torch.rand(7, 3, 8, 8), torch.arange(7) % 5
+    sam_gradients(gradients, model.train(), parameters, x, labels, 7, **{**OPTIONS, "m": 3})
+    assert sizes == [3, 3, 4, 4]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

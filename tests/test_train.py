@@ -104,12 +104,14 @@ def test_history_and_progress(ready):
 
 
 def test_two_processes_give_the_weights_of_one(ready, tmp_path):
-    ready.ok(" ".join(TRAIN))
+    options = ("-S", "train.loading=stream", "-S", "train.augment.mixup={}", "-S", "train.model_args.width=32")
+    assert ready(*TRAIN, *options).code == 0
     name = "data/train/original-0/model.safetensors"
     one = load_file(ready.folder / name)
     shutil.rmtree(tmp_path / "work")
+    shutil.rmtree(ready.folder / "data/train")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    run = training(ready, "-S", "compute.threads=1", launcher=launcher)
+    run = training(ready, *options, "-S", "compute.threads=1", launcher=launcher)
     stdout, stderr = run.communicate()
     assert run.returncode == 0, stderr
     assert stdout.count("original-0: 12 updates") == 1
@@ -131,7 +133,10 @@ def test_other_commands_do_not_run_in_several_processes(ready, monkeypatch):
         (["train.optimizer=adamw", "train.nesterov=true"], "nesterov goes with SGD and momentum > 0, found adamw"),
         (["train.sam.m=9"], "sam.m: found 9; at most batch_size 8, or null"),
         (["train.optimizer=lion"], "train.optimizer: found 'lion'"),
-        (["train.lr=1e20"], "are no longer numbers after epoch 1 (lr 1e+20): lower lr"),
+        (["train.pretrained=/nowhere/x.safetensors"], "train.pretrained: /nowhere/x.safetensors does not exist"),
+        (["train.pretrained=data"], "data is a folder: name the .safetensors file in it"),
+        (["train.sam.m=1"], "train.sam.m: found 1"),
+        (["train.lr=1e20"], "are no longer numbers in epoch 1 (lr 1e+20): lower lr"),
     ],
 )
 def test_mistakes_are_one_line(ready, options, message):

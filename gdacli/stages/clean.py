@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.params import Params
-from gdacli.paths import DATA, METRICS, MIX, TRAIN, run_name
+from gdacli.paths import DATA, LOGS, METRICS, MIX, TRAIN, run_name
 
 
 def run(params: Params) -> dict[str, Any]:
@@ -16,6 +16,7 @@ def run(params: Params) -> dict[str, Any]:
         (MIX, arms),
         (METRICS / "mix", arms),
         (TRAIN, runs),
+        (LOGS, runs),
         (METRICS / "train", runs),
         (METRICS / "runs/mix", arms),
         (METRICS / "runs/train", runs),

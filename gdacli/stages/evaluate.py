@@ -68,7 +68,7 @@ def run(params: Params) -> dict[str, Any]:
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
     device = set_up(params.compute.device, params.compute.threads)
-    keys, labels = prepared.index("test")["key"], prepared.labels("test")
+    keys, labels = prepared.keys("test"), prepared.labels("test")
 
     @cache
     def images(size: int | None) -> ImageSource:
@@ -307,6 +307,8 @@ def _suspects(prepared: Prepared) -> list[Suspect]:
     """Read the first of the images that `gdacli select` suspects to be mislabelled."""
     path = SELECTION / "suspects.csv"
     rows = _csv_rows(path)[:_SUSPECTS_SHOWN] if path.exists() else []
+    if not rows:
+        return []
     index = prepared.train_index()
     shard_of = dict(zip(index["key"], index["shard"], strict=True))
     keys = {row["key"] for row in rows}

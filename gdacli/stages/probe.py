@@ -11,19 +11,20 @@ import torch
 from safetensors.torch import save_file
 
 from gdacli.artifacts import new_directory, write_json
+from gdacli.batches import batch_bounds
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.dynamics import QUANTITIES, describe, slowdown
 from gdacli.errors import GdaError
 from gdacli.label_errors import assign_folds
-from gdacli.loading import ImageSource, open_images
+from gdacli.loading import AS_THEY_ARE, ImageSource, open_images
 from gdacli.models import Classifier, create_model, freeze, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
 from gdacli.row_files import new_rows
 from gdacli.tables import write_csv, write_table
-from gdacli.training import Epoch, batch_bounds, predict, train_classifier
+from gdacli.training import Epoch, predict, train_classifier
 from gdacli.training_sections import Probe
 
 VERSION = 3
@@ -33,18 +34,18 @@ def run(params: Params) -> dict[str, Any]:
     """Write `data/probe`; returns the curve and the state at the separation epoch."""
     probe = params.probe
     prepared = read_prepared(SOURCE)
-    size = prepared.training_size(probe.image_size, "probe.image_size")
     for train in {str(each): each for each in map(params.train_of, params.compare.arms)}.values():
         # A mistake in a model is better found now than after the generation.
-        create_model(
-            train.model,
-            prepared.num_classes,
-            train.model_args,
-            seed=0,
-            image_size=prepared.training_size(train.image_size, "train.image_size"),
+        size = prepared.training_size(train.image_size, "train.image_size")
+        trained = create_model(
+            train.model, prepared.num_classes, train.model_args, seed=0, image_size=size, pretrained=train.pretrained
         )
+        freeze(trained, train.freeze)
+        if train.checkpoint == "best":
+            prepared.require_validation("train.checkpoint: found best")
+    size = prepared.training_size(probe.image_size, "probe.image_size")
     device = set_up(params.compute.device, params.compute.threads)
-    keys, labels = prepared.index("train")["key"], prepared.labels("train")
+    keys, labels = prepared.keys("train"), prepared.labels("train")
     of_class = torch.from_numpy(labels)
     images = open_images(
         prepared.references("train"), image_size=size, device=device, seed=probe.seed, **probe.of_loading()
@@ -203,10 +204,8 @@ def _predict_out_of_fold(
             model = _model(probe, num_classes, size, device)
             others = torch.from_numpy(folds != fold).long()
             _train(probe, model, images, labels, others, num_classes, epochs, "cosine", lambda epoch: advance())
-            row = 0
-            for batch in images.in_order():
-                held_out = np.flatnonzero(folds[row : row + len(batch)] == fold)
-                if len(held_out):
-                    logits = predict(model, [batch[torch.from_numpy(held_out).to(batch.device)]])
-                    file.write(row + held_out, logits.softmax(1).numpy())
-                row += len(batch)
+            held_out = np.flatnonzero(folds == fold)
+            bounds = [(first, min(first + 256, len(held_out))) for first in range(0, len(held_out), 256)]
+            batches = images.batches(AS_THEY_ARE, torch.from_numpy(held_out), bounds)
+            for (first, end), batch in zip(bounds, batches, strict=True):
+                file.write(held_out[first:end], predict(model, [batch]).softmax(1).numpy())

@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
@@ -21,7 +19,7 @@ from gdacli.paths import LOGS, SOURCE, TRAIN, mix_file, run_name
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.processes import is_first_process
 from gdacli.rng import derive_seed, digest
-from gdacli.tables import read_table, write_csv
+from gdacli.tables import read_columns, write_csv
 from gdacli.trackers import open_trackers
 from gdacli.training_store import TrainingStore, copy_files
 
@@ -61,6 +59,8 @@ def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict
                 start = time.monotonic()
                 _train(params, *each, device, world)
                 seconds[each] = time.monotonic() - start
+    if not is_first_process():  # the others do not wait for the files
+        return {}
     return {"runs": {run_name(*each): _figures(*each, seconds[each]) for each in runs}}
 
 
@@ -76,18 +76,28 @@ def summary(result: dict[str, Any]) -> str:
 def _identity(params: Params, arm: str, seed: int) -> str:
     """Return the hash of all that determines a training's weights, but for the kind of machine."""
     train = params.train_of(arm)
-    weights = sha256_file(Path(train.pretrained)) if isinstance(train.pretrained, str) else None
     return digest(
         VERSION,
         sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
         sha256_file(require(mix_file(arm), f"gdacli mix --arm {arm}")),
         train.model_dump(exclude=_NO_SAY),
-        weights,
+        _start(train.pretrained),
         seed,
         params.compute.device,
         params.compute.threads,
-        [version(name) for name in ("torch", "timm")],
+        [version(name) for name in ("torch", "timm", "torchvision", "pillow")],
     )
+
+
+def _start(pretrained: bool | str) -> list[str]:
+    """Return the hashes of the files that a training starts from: weights, and the normalisation beside them."""
+    if not isinstance(pretrained, str):
+        return []
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        what = "is a folder: name the .safetensors file in it" if path.is_dir() else "does not exist"
+        raise GdaError(f"train.pretrained: {path} {what}")
+    return [sha256_file(file) for file in (path, path.with_name("config.json")) if file.exists()]
 
 
 def _store(params: Params, arm: str, seed: int) -> TrainingStore:
@@ -145,18 +155,19 @@ def _fitted(
     """Train; returns the model, its `config.json` and its history."""
     import torch
 
+    from gdacli.batches import batch_bounds
     from gdacli.loading import open_images
     from gdacli.models import create_model, freeze, timm_config
-    from gdacli.training import Epoch, batch_bounds, train_classifier
+    from gdacli.training import Epoch, train_classifier
 
     train = params.train_of(arm)
     prepared = read_prepared(SOURCE)
     size = prepared.training_size(train.image_size, "train.image_size")
-    mix = read_table(mix_file(arm))
+    mix = read_columns(mix_file(arm), ["label", "repeats"])
     reading: dict[str, Any] = {"image_size": size, "device": device, **train.of_loading()}
     references = read_references(mix_file(arm), origin="the mix", command=f"gdacli mix --arm {arm}")
     images = open_images(references, seed=derive_seed("train", seed), **reading)
-    repeats = torch.from_numpy(np.array(mix["repeats"]))
+    labels, repeats = (torch.from_numpy(mix[name].to_numpy().copy()) for name in ("label", "repeats"))
     per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
     updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
     model = create_model(
@@ -169,11 +180,8 @@ def _fitted(
     ).to(device)
     freeze(model, train.freeze)
     validate = _validation(prepared, **{**reading, "random_resized_crop": None})
-    if train.checkpoint == "best" and validate is None:
-        raise GdaError(
-            "train.checkpoint: found best, but there are no validation images: set data.validation_fraction and run "
-            "`gdacli prepare`, or train.checkpoint: last"
-        )
+    if train.checkpoint == "best":
+        prepared.require_validation("train.checkpoint: found best")
     name, history = run_name(arm, seed), list[Epoch]()
     trackers = open_trackers(train.trackers if is_first_process() else [], LOGS / name)
     with progress(f"train {name}", updates, "updates") as advance, trackers as log:
@@ -204,7 +212,7 @@ def _fitted(
         train_classifier(
             model,
             images,
-            torch.from_numpy(np.array(mix["label"])),
+            labels,
             repeats,
             num_classes=prepared.num_classes,
             updates=updates,
@@ -234,7 +242,7 @@ def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
         "updates": int(last["updates"]),
         "epochs": len(rows),
         "images_seen": int(last["images"]),
-        "mix_size": int(read_table(mix_file(arm))["repeats"].sum()),
+        "mix_size": int(read_columns(mix_file(arm), ["repeats"])["repeats"].to_numpy().sum()),
         "train_loss": float(last["loss"]),
         "train_error": float(last["error"]),
         "device": read_json(folder / "provenance.json")["device"],
