@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+found_here = sys.path[:]
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER]
 
 if __name__ == "__main__":
@@ -17,3 +18,5 @@ if __name__ == "__main__":
 else:
     del sys.modules["select"]
     import select  # noqa: F401
+
+    sys.path[:] = found_here

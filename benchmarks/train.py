@@ -173,7 +173,9 @@ def main() -> None:
         print()
         return
     steps = measure_steps(arguments.rounds, arguments.batch_size)
+    torch.set_num_threads(1)  # a thread waits for the DataLoader's workers, which run at the same time, else
     pipeline = measure_input_pipeline(arguments.rounds)
+    torch.set_num_threads(arguments.threads)
     streaming = measure_streaming(rounds=arguments.rounds)
     result = {
         "ratios": {

@@ -17,8 +17,9 @@ def reference() -> str:
     lines = [
         "# params.yaml",
         "",
-        "Made from the code by `python docs/make_params.py`; a test compares. `-S section.key=value` overrides any",
-        "value on any command. A wrong key or value is one line that says what is allowed.",
+        "Made from the code by `python docs/make_params.py`; a test compares. A wrong key or value is one line that",
+        "says what is allowed. `-S section.key=value` overrides any value on any command. `dvc exp run -S` takes keys",
+        "that stand in params.yaml; others are added with a plus: `dvc exp run -S '+train.ema_decay=0.99'`.",
     ]
     for name, field in Params.model_fields.items():
         lines += _section(name, field)

@@ -120,7 +120,7 @@ class Augment(Section):
     cut_mix: CutMix | None = Field(None, description="CutMix")
     snap_mix: SnapMix | None = Field(None, description="SnapMix; labels of a row need not sum to 1")
     random_resized_crop: RandomResizedCrop | None = Field(
-        None, description="random part of the original image, resized; the images then stream from their shards"
+        None, description="random part of each image as it is stored, resized; they then stream"
     )
 
     @model_validator(mode="after")

@@ -200,7 +200,7 @@ def train(
     debug: Debug = False,
     directory: Directory = Path(),
 ) -> None:
-    """Train a classifier from scratch on an arm's mix.
+    """Train a classifier on an arm's mix; one that was killed goes on.
 
     Example: `gdacli train --arm targeted --seed 0`
     """
@@ -370,7 +370,9 @@ def _guard(work: Callable[[], None], debug: bool) -> None:
         work()
     except (KeyboardInterrupt, _Terminated) as stop:
         code = EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED
-        _fail("interrupted: nothing half-written is left, finished shards of images are kept; run it again", code)
+        _fail(
+            "interrupted: nothing half-written is left, finished shards and saved states are kept; run it again", code
+        )
     except Exception as error:
         if debug:
             traceback.print_exc()

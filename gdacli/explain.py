@@ -30,7 +30,7 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
         prefix: where in the file the validated values stand.
         model: what they were validated with.
     """
-    first = error.errors()[0]
+    first = _without_branches(error.errors(), model)
     location = tuple(str(part) for part in first["loc"] if part != "[key]")
     field = ".".join((*prefix, *location))
     if first["type"] == "extra_forbidden":
@@ -52,6 +52,21 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
     allowed = first["msg"].removeprefix("Input ").replace("should be", "must be").replace("should", "must")
     settable = field.rstrip("0123456789").rstrip(".") if location[-1].isdigit() else field  # -S sets a list as a whole
     return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {settable}=VALUE"
+
+
+def _without_branches(errors: Sequence[Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return the first error; of a value that may be of several kinds, with what each of them allows."""
+    first = dict(errors[0])
+    if not first["loc"]:
+        return first
+    place, branch = tuple(first["loc"][:-1]), str(first["loc"][-1])
+    alike = [each for each in errors if tuple(each["loc"][:-1]) == place]
+    names = tuple(str(part) for part in place)
+    is_key = first["type"] in ("extra_forbidden", "missing") or branch in _keys_at(model, names)
+    if len(alike) > 1 and not is_key:
+        others = [each["msg"].removeprefix("Input should be ") for each in alike[1:]]
+        return {**first, "loc": place, "msg": ", or ".join([first["msg"], *others])}
+    return first
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

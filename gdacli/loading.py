@@ -311,7 +311,7 @@ def open_images(
     why_stream = (
         "as loading says"
         if loading == "stream"
-        else "random_resized_crop needs their original sizes"
+        else "random_resized_crop cuts from each as it is stored"
         if random_resized_crop is not None
         else f"more than {where}"
         if loading == "auto" and needed > share * free

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,7 +130,8 @@ def from_timm(name: str, num_classes: int, args: dict[str, Any]) -> tuple[nn.Mod
     if config is None or not config.has_weights:
         raise GdaError(f"pretrained: timm has no weights of {name}: set false, a .safetensors file, or another model")
     try:
-        net = timm.create_model(name, pretrained=True, num_classes=config.num_classes, **args)
+        with _quiet_hub():
+            net = timm.create_model(name, pretrained=True, num_classes=config.num_classes, **args)
     except (OSError, RuntimeError, ValueError) as error:
         raise GdaError(
             f"pretrained: timm's weights of {name} cannot be had ({_short(error)}): run "
@@ -137,6 +140,18 @@ def from_timm(name: str, num_classes: int, args: dict[str, Any]) -> tuple[nn.Mod
     if num_classes != config.num_classes:
         cast(Any, net).reset_classifier(num_classes)
     return net, (tuple(config.mean), tuple(config.std))
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the Hub's client from reporting each of its attempts: the error that ends them is said."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _normalisation(config: dict[str, Any], default: Normalisation) -> Normalisation:

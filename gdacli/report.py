@@ -198,6 +198,8 @@ def in_words(difference: Difference) -> str:
     '0.50 points lower error (95 % interval -0.75 to -0.25, p = 0.013, 3 seeds)'
     """
     size = f"{abs(difference.mean):.2f} points {'lower' if difference.mean < 0 else 'higher'} error"
+    if difference.low is None and difference.mean == 0:
+        return f"the same error {'with one seed' if difference.num == 1 else f'in each of {difference.num} seeds'}"
     if difference.low is None:
         why = "with one seed" if difference.num == 1 else f"in each of {difference.num} seeds, which do not vary"
         return f"{size} {why}: whether it is chance cannot be told"

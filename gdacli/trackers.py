@@ -20,7 +20,7 @@ def open_trackers(names: Sequence[str], folder: Path) -> Iterator[Log]:
         folder: theirs are in it.
 
     Raises:
-        GdaError: the package is not installed; the message names the command that brings it.
+        GdaError: the package is not installed, the message names the command that brings it; or git has no commit.
     """
     with contextlib.ExitStack() as stack:
         logs: list[Log] = []
@@ -55,8 +55,12 @@ def _tensorboard(folder: Path, stack: contextlib.ExitStack) -> Log:
 
 def _dvclive(folder: Path, stack: contextlib.ExitStack) -> Log:
     from dvclive import Live
+    from scmrepo.exceptions import SCMError
 
-    live = stack.enter_context(Live(str(folder), save_dvc_exp=False, dvcyaml=False))
+    try:
+        live = stack.enter_context(Live(str(folder), save_dvc_exp=False, dvcyaml=False))
+    except SCMError as error:
+        raise GdaError(f"train.trackers: dvclive needs a commit in git ({error}): commit, or leave it out") from error
 
     def log(epoch: int, values: Mapping[str, float]) -> None:
         live.step = epoch

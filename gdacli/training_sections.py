@@ -65,6 +65,11 @@ class Optimisation(Section):
         base = self.sam.base if self.optimizer == "sam" else self.optimizer
         if self.nesterov and (base != "sgd" or self.momentum == 0):
             raise ValueError(f"nesterov goes with SGD and momentum > 0, found {base} and momentum {self.momentum}")
+        if self.freeze != "none" and self.pretrained is False:
+            raise ValueError(
+                f"freeze: found {self.freeze}, but pretrained false would leave random weights as they are; allowed: "
+                "none, or name pretrained weights"
+            )
         if self.sam.m is not None and self.sam.m > self.batch_size:
             raise ValueError(f"sam.m: found {self.sam.m}; at most batch_size {self.batch_size}, or null")
         return self
@@ -159,6 +164,10 @@ class Train(Optimisation):
     trackers: list[Literal["tensorboard", "dvclive"]] = Field(
         [], description="also log each epoch to data/logs; each needs its package"
     )
+
+    def of_weights(self) -> dict[str, Any]:
+        """Return the settings that decide the weights; the others decide where images lie and what is watched."""
+        return self.model_dump(mode="json", exclude={"loading", "loader_workers", "save_seconds", "trackers"})
 
     @model_validator(mode="after")
     def _one_cycle_rises(self) -> "Train":

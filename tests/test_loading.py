@@ -264,7 +264,7 @@ def test_the_choice_is_by_size_and_said(small, photos, capsys):
     assert isinstance(
         open_images(photos.references("train"), image_size=16, device=CPU, random_resized_crop=CROP), Streaming
     )
-    assert capsys.readouterr().err.endswith("random_resized_crop needs their original sizes\n")
+    assert capsys.readouterr().err.endswith("random_resized_crop cuts from each as it is stored\n")
     with pytest.raises(GdaError, match=r"loading: found memory, but \d+ images of .* MB, do not fit into the \d+ MB"):
         open_images(references, image_size=huge, device=CPU, loading="memory")
     with pytest.raises(GdaError, match="loading: found memory, but random_resized_crop needs .* allowed with it are"):

@@ -110,3 +110,33 @@ def test_parameters_do_not_change(folder):
     params = load_params(folder)
     with pytest.raises(ValueError, match="frozen"):
         params.train.lr = 1.0  # type: ignore[misc]
+
+
+def test_a_value_of_several_kinds_says_all_that_is_allowed(folder):
+    for override, start in (
+        (
+            "train.freeze=0",
+            "train.freeze: found 0; must be 'none' or 'backbone', or greater than or equal to 1; change",
+        ),
+        ("probe.epochs=foo", "probe.epochs: found 'foo'; must be a valid integer"),
+    ):
+        with pytest.raises(GdaError) as error:
+            load_params(folder, [override])
+        assert start in str(error.value)
+        assert "constrained" not in str(error.value)
+
+
+def test_an_arms_sam_and_augmentations_join_the_sections(folder):
+    params = load_params(
+        folder,
+        [
+            "train.sam={base: adamw, rho: 0.2, batch_norm: first}",
+            "train.augment={mixup: {alpha: 0.2, end_epoch: 5}}",
+            "arms.original.train={optimizer: sam, sam: {rho: 0.05}, augment: {mixup: {probability: 0.5}}}",
+        ],
+    )
+    train = params.train_of("original")
+    assert (train.sam.base, train.sam.rho, train.sam.batch_norm) == ("adamw", 0.05, "first")
+    mixup = train.augment.mixup
+    assert mixup is not None
+    assert (mixup.alpha, mixup.end_epoch, mixup.probability) == (0.2, 5, 0.5)

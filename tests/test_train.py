@@ -1,6 +1,7 @@
 """`gdacli train` as users run it: killed, resumed, finished before, in two processes, watched, misled."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -94,13 +95,40 @@ def test_history_and_progress(ready):
     assert rows[-1]["updates"] == "12"
     last = outcome.stderr.splitlines()[-1]
     assert "train original-0: 12/12 updates" in last
-    assert f"loss {float(rows[-2]['loss']):.3f}, train error" in last
+    assert f"loss {float(rows[-1]['loss']):.3f}, train error" in last
     assert "images/s" in last
     logs = ready.folder / "data/logs/original-0"
     assert list((logs / "tensorboard").glob("events.out.tfevents.*"))
     live = (logs / "dvclive/plots/metrics/loss.tsv").read_text().splitlines()
     assert len(live) == 1 + len(rows)
     assert float(live[-1].split()[-1]) == pytest.approx(float(rows[-1]["loss"]), rel=1e-4)
+
+
+def test_what_was_kept_is_said_and_trackers_see_a_training_that_was_finished_before(ready):
+    best = ("-S", "train.checkpoint=best")
+    result = json.loads(ready(*TRAIN, *best, "--json").stdout)["runs"]["original-0"]
+    with (ready.folder / "data/train/original-0/history.csv").open() as file:
+        errors = [float(row["validation_error"]) for row in csv.DictReader(file)]
+    assert result["validation_error"] == min(errors)
+    assert result["kept_epoch"] == 1 + errors.index(min(errors))
+    again = ready(*TRAIN, *best, "-S", "train.trackers=[tensorboard]")
+    assert "taken from" in again.stderr
+    assert f"kept the weights of epoch {result['kept_epoch']} with validation error {min(errors):.2f} %" in again.stdout
+    assert list((ready.folder / "data/logs/original-0/tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_evaluate_refuses_damaged_trainings_and_those_of_other_settings(ready):
+    compared = ("-S", "compare.seeds=[0]")
+    assert ready(*TRAIN, "-S", "train.label_smoothing=0.3").code == 0
+    message = "data/train/original-0 was trained with other settings than params.yaml has for it (label_smoothing)"
+    assert message in ready("evaluate", *compared).error
+    assert ready(*TRAIN).code == 0
+    assert ready("evaluate", *compared).code == 0
+    weights = ready.folder / "data/train/original-0/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-9] ^= 1
+    weights.write_bytes(content)
+    assert "data/train/original-0/model.safetensors: " in ready("evaluate", *compared).error
 
 
 def test_two_processes_give_the_weights_of_one(ready, tmp_path):

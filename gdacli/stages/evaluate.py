@@ -11,6 +11,7 @@ import torch
 
 from gdacli.arms import Arm, milli, synthetic_key
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
+from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
@@ -64,7 +65,7 @@ def run(params: Params) -> dict[str, Any]:
     for name in arms:
         for seed in seeds:
             require(TRAIN / run_name(name, seed) / "model.safetensors", f"gdacli train --arm {name} --seed {seed}")
-        _check_current(name, seeds, rejects)
+        _check_current(params, name, seeds, rejects)
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
     device = set_up(params.compute.device, params.compute.threads)
@@ -142,15 +143,21 @@ def summary(result: dict[str, Any]) -> str:
     return f"{text}\nreport: {EVALUATION / 'report.html'}"
 
 
-def _check_current(arm: str, seeds: list[int], rejects: Iterable[str]) -> None:
-    """Refuse to report a training on another mix than the arm's, or a mix of another pool or with rejected images."""
+def _check_current(params: Params, arm: str, seeds: list[int], rejects: Iterable[str]) -> None:
+    """Refuse to report a training that is damaged, of another mix or of other settings, or a mix of another pool."""
     path = require(mix_file(arm), f"gdacli mix --arm {arm}")
     for seed in seeds:
         folder = TRAIN / run_name(arm, seed)
-        provenance = require(folder / "provenance.json", f"gdacli train --arm {arm} --seed {seed}")
-        if read_json(provenance)["mix_sha256"] != sha256_file(path):
+        again = f"run `gdacli train --arm {arm} --seed {seed}`"
+        provenance = read_json(require(folder / "provenance.json", f"gdacli train --arm {arm} --seed {seed}"))
+        if damaged := verify_folder(folder):
+            raise GdaError(f"{damaged[0].file}: {damaged[0].problem}: {again}, or `dvc checkout --force {folder}`")
+        if provenance["mix_sha256"] != sha256_file(path):
+            raise GdaError(f"{folder} was trained on another mix than {path}: {again}")
+        wanted, found = params.train_of(arm).of_weights(), provenance.get("train", {})
+        if others := [key for key in wanted if found.get(key) != wanted[key]]:
             raise GdaError(
-                f"{folder} was trained on another mix than {path}: run `gdacli train --arm {arm} --seed {seed}`"
+                f"{folder} was trained with other settings than params.yaml has for it ({', '.join(others)}): {again}"
             )
     mix = read_table(path)
     made = {

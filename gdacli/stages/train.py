@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 VERSION = 2
 
 _COLUMNS = ("epoch", "updates", "images", "lr", "loss", "error", "validation_error")
-
-_NO_SAY = {"loading", "loader_workers", "save_seconds", "trackers"}
-"""Parameters of `train` that no weight depends on."""
+_TRACKED = ("loss", "error", "lr", "validation_error")
 
 
 def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
@@ -61,16 +59,22 @@ def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict
                 seconds[each] = time.monotonic() - start
     if not is_first_process():  # the others do not wait for the files
         return {}
-    return {"runs": {run_name(*each): _figures(*each, seconds[each]) for each in runs}}
+    return {"runs": {run_name(*each): _figures(params, *each, seconds[each]) for each in runs}}
 
 
 def summary(result: dict[str, Any]) -> str:
     """Say the result in a line per run."""
     return "\n".join(
         f"{name}: {run['updates']} updates, {run['images_seen']} images seen, last train error "
-        f"{run['train_error']:.2f} % -> {TRAIN / name}"
+        f"{run['train_error']:.2f} %{_of_kept(run)} -> {TRAIN / name}"
         for name, run in result["runs"].items()
     )
+
+
+def _of_kept(run: dict[str, Any]) -> str:
+    if "kept_epoch" not in run:
+        return ""
+    return f", kept the weights of epoch {run['kept_epoch']} with validation error {run['validation_error']:.2f} %"
 
 
 def _identity(params: Params, arm: str, seed: int) -> str:
@@ -80,7 +84,7 @@ def _identity(params: Params, arm: str, seed: int) -> str:
         VERSION,
         sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
         sha256_file(require(mix_file(arm), f"gdacli mix --arm {arm}")),
-        train.model_dump(exclude=_NO_SAY),
+        train.of_weights(),
         _start(train.pretrained),
         seed,
         params.compute.device,
@@ -115,6 +119,9 @@ def _taken(params: Params, arm: str, seed: int) -> bool:
         say(f"{name}: was finished before, taken from {finished}")
         with new_directory(TRAIN / name) as folder:
             copy_files(finished, folder)
+        with open_trackers(params.train_of(arm).trackers, LOGS / name) as log:
+            for row in _history(name):
+                log(int(row["epoch"]), {key: float(row[key]) for key in _TRACKED if key in row})
     return True
 
 
@@ -137,7 +144,7 @@ def _train(params: Params, arm: str, seed: int, device: torch.device, world: Wor
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
             write_json(folder / "config.json", config)
             provenance = {"mix_sha256": sha256_file(mix_file(arm)), "device": device.type}
-            write_json(folder / "provenance.json", provenance)
+            write_json(folder / "provenance.json", {**provenance, "train": params.train_of(arm).of_weights()})
             columns = [name for name in _COLUMNS if getattr(history[-1], name) is not None]
             write_csv(folder / "history.csv", columns, [[getattr(row, name) for name in columns] for row in history])
         store.finish(TRAIN / run_name(arm, seed))
@@ -185,29 +192,37 @@ def _fitted(
     name, history = run_name(arm, seed), list[Epoch]()
     trackers = open_trackers(train.trackers if is_first_process() else [], LOGS / name)
     with progress(f"train {name}", updates, "updates") as advance, trackers as log:
-        start, shown, seen, note = time.monotonic(), 0, 0, ""
+        start, shown, waiting, note = time.monotonic(), 0, 0, ""
+        seen: int | None = None
 
         def on_epoch(epoch: Epoch) -> None:
             nonlocal note
             history.append(epoch)
             note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %, "
-            values = {"loss": epoch.loss, "error": epoch.error, "lr": epoch.lr}
             if epoch.validation_error is not None:
-                values["validation_error"] = epoch.validation_error
                 note += f"validation error {epoch.validation_error:.1f} %, "
-            log(epoch.epoch, values)
+            values = {name: getattr(epoch, name) for name in _TRACKED}
+            log(epoch.epoch, {name: value for name, value in values.items() if value is not None})
+            show()
 
         def on_update(update: int, count: int) -> None:
-            nonlocal start, shown, seen
+            nonlocal start, shown, seen, waiting
             if update - shown > 1:  # it goes on after these
                 advance(update - shown - 1, free=True)
-            shown = update
-            if not seen:  # the first update pays for what starts up
-                start, seen = time.monotonic(), 1
-                advance()
-                return
-            seen += count
-            advance(note=f"{note}{seen / (time.monotonic() - start):.0f} images/s")
+            shown, waiting = update, waiting + 1
+            if seen is None:  # the first update pays for what starts up
+                start, seen = time.monotonic(), 0
+            else:
+                seen += count
+            if update % per_epoch and update < updates:  # after the last one of an epoch more is known
+                show()
+
+        def show() -> None:
+            nonlocal waiting
+            if waiting:
+                rate = f"{seen / (time.monotonic() - start):.0f} images/s" if seen else ""
+                advance(waiting, note=f"{note}{rate}")
+                waiting = 0
 
         train_classifier(
             model,
@@ -233,12 +248,11 @@ def _fitted(
     return model, config, history
 
 
-def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
+def _figures(params: Params, arm: str, seed: int, seconds: float) -> dict[str, Any]:
     folder = TRAIN / run_name(arm, seed)
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _history(run_name(arm, seed))
     last = rows[-1]
-    return {
+    figures = {
         "updates": int(last["updates"]),
         "epochs": len(rows),
         "images_seen": int(last["images"]),
@@ -248,6 +262,16 @@ def _figures(arm: str, seed: int, seconds: float) -> dict[str, Any]:
         "device": read_json(folder / "provenance.json")["device"],
         "run": {"seconds": round(seconds, 3)},
     }
+    if "validation_error" in last:
+        best = params.train_of(arm).checkpoint == "best"
+        kept = min(rows, key=lambda row: float(row["validation_error"])) if best else last
+        figures |= {"kept_epoch": int(kept["epoch"]), "validation_error": float(kept["validation_error"])}
+    return figures
+
+
+def _history(name: str) -> list[dict[str, str]]:
+    with (TRAIN / name / "history.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _validation(prepared: Prepared, **reading: Any) -> Callable[[Classifier], float] | None:
