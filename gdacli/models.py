@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -240,6 +241,12 @@ def load_checkpoint(folder: Path) -> Classifier:
     weights = folder / "model.safetensors"
     load_exactly(model.net, read_tensors(weights, "checkpoint"), weights, name)
     return Classifier(model.net, mean, std, args, image_size)
+
+
+def save_weights(model: Classifier, path: Path) -> None:
+    """Write the weights as a safetensors file, in timm's form."""
+    weights = {name: value.contiguous() for name, value in model.net.state_dict().items()}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def timm_config(name: str, model: Classifier, class_names: list[str]) -> dict[str, Any]:

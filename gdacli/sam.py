@@ -86,6 +86,8 @@ def sam_gradients(
 def ascended(parameters: Sequence[torch.Tensor], gradients: Gradients, *, rho: float, adaptive: bool) -> Iterator[None]:
     """Within, the parameters are where the loss is highest nearby, to first order; afterwards they are as before.
 
+    The gradients are used up: they become the step.
+
     w + rho g / (||g|| + 1e-12), with one Euclidean norm over all parameters; `adaptive`: with T = |w| for every weight,
     w + rho T^2 g / (||T g|| + 1e-12).
 
@@ -94,12 +96,14 @@ def ascended(parameters: Sequence[torch.Tensor], gradients: Gradients, *, rho: f
     """
     kept = [parameter.detach().clone() for parameter in parameters]
     scales = torch._foreach_abs(kept) if adaptive else None
-    direction = torch._foreach_mul(gradients, scales) if scales else gradients
-    factor = rho / (torch.nn.utils.get_total_norm(direction) + 1e-12)
     if scales:
-        direction = torch._foreach_mul(direction, scales)
+        torch._foreach_mul_(gradients, scales)
+    factor = rho / (torch.nn.utils.get_total_norm(gradients) + 1e-12)
+    if scales:
+        torch._foreach_mul_(gradients, scales)
+    torch._foreach_mul_(gradients, factor)
     with torch.no_grad():
-        torch._foreach_add_(list(parameters), torch._foreach_mul(direction, factor))
+        torch._foreach_add_(list(parameters), gradients)
     try:
         yield
     finally:

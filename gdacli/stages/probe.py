@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from gdacli.artifacts import new_directory, write_json
 from gdacli.batches import batch_bounds
@@ -18,7 +17,7 @@ from gdacli.dynamics import QUANTITIES, describe, slowdown
 from gdacli.errors import GdaError
 from gdacli.label_errors import assign_folds
 from gdacli.loading import AS_THEY_ARE, ImageSource, open_images
-from gdacli.models import Classifier, create_model, freeze, timm_config
+from gdacli.models import Classifier, create_model, freeze, save_weights, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
@@ -34,16 +33,20 @@ def run(params: Params) -> dict[str, Any]:
     """Write `data/probe`; returns the curve and the state at the separation epoch."""
     probe = params.probe
     prepared = read_prepared(SOURCE)
+    size = prepared.training_size(probe.image_size, "probe.image_size")
     for train in {str(each): each for each in map(params.train_of, params.compare.arms)}.values():
         # A mistake in a model is better found now than after the generation.
-        size = prepared.training_size(train.image_size, "train.image_size")
         trained = create_model(
-            train.model, prepared.num_classes, train.model_args, seed=0, image_size=size, pretrained=train.pretrained
+            train.model,
+            prepared.num_classes,
+            train.model_args,
+            seed=0,
+            image_size=prepared.training_size(train.image_size, "train.image_size"),
+            pretrained=train.pretrained,
         )
         freeze(trained, train.freeze)
         if train.checkpoint == "best":
             prepared.require_validation("train.checkpoint: found best")
-    size = prepared.training_size(probe.image_size, "probe.image_size")
     device = set_up(params.compute.device, params.compute.threads)
     keys, labels = prepared.keys("train"), prepared.labels("train")
     of_class = torch.from_numpy(labels)
@@ -156,7 +159,7 @@ def _describe(model: Classifier, x_NCHW: torch.Tensor, labels: torch.Tensor) -> 
 
 def _save(folder: Path, model: Classifier, images: ImageSource, num_classes: int) -> None:
     """Write the model, and its logits and features of all images, a batch at a time."""
-    save_file(model.net.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(model, folder / "model.safetensors")
     row = 0
     with contextlib.ExitStack() as files:
         for batch in images.in_order():

@@ -137,11 +137,10 @@ def _train(params: Params, arm: str, seed: int, device: torch.device, world: Wor
         model, config, history = _fitted(params, arm, seed, device, world, state, store if first else None)
         if not first:
             return
-        from safetensors.torch import save_file
+        from gdacli.models import save_weights
 
         with new_directory(TRAIN / run_name(arm, seed)) as folder:
-            weights = {name: value.contiguous() for name, value in model.net.state_dict().items()}
-            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+            save_weights(model, folder / "model.safetensors")
             write_json(folder / "config.json", config)
             provenance = {"mix_sha256": sha256_file(mix_file(arm)), "device": device.type}
             write_json(folder / "provenance.json", {**provenance, "train": params.train_of(arm).of_weights()})
