@@ -18,7 +18,7 @@ def set_up(device: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler, for 1.5 s
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step, to find bugs that are not there
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -108,6 +108,7 @@ def compiled(network: Callable[..., Any]) -> Callable[..., Any]:
     """
     from torch._dynamo.exc import TorchDynamoException
 
+    torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
     fast = torch.compile(network, dynamic=False)
 
     def call(*arguments: Any, **keywords: Any) -> Any:

@@ -138,6 +138,8 @@ def train_classifier(
     if group_size == 1:
         world.synchronise_batch_norm(model)
     average = copy.deepcopy(model) if ema_decay is not None else None
+    if compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compile else model
     class_weights = balanced_weights(labels, repeats, num_classes).to(device) if balance == "loss" else None
     truths = labels.to(device)

@@ -24,6 +24,12 @@ settings.register_profile("shared", deadline=None)  # no timed assertion: machin
 settings.load_profile("shared")
 os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the file that takes longest: files run two at a time."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 CLASSES = ("disc", "ring_shape", "square")
 
 

@@ -132,8 +132,9 @@ def test_evaluate_refuses_damaged_trainings_and_those_of_other_settings(ready):
 
 
 def test_two_processes_give_the_weights_of_one(ready, tmp_path):
-    options = ("-S", "train.loading=stream", "-S", "train.augment.mixup={}", "-S", "train.model_args.width=32")
-    options += ("-S", "train.budget.epochs=null", "-S", "train.budget.updates=2")  # later, rounding flips a ReLU
+    settings = ["loading=stream", "augment.mixup={}", "model_args.width=32", "budget.epochs=null"]
+    settings.append("budget.updates=2")  # later, rounding flips a ReLU
+    options = [word for setting in settings for word in ("-S", f"train.{setting}")]
     assert ready(*TRAIN, *options).code == 0
     name = "data/train/original-0/model.safetensors"
     one = load_file(ready.folder / name)
