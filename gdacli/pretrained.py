@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -160,4 +161,4 @@ def _normalisation(config: dict[str, Any], default: Normalisation) -> Normalisat
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder='...')}"

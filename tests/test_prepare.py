@@ -133,6 +133,19 @@ def test_one_class_or_a_class_without_images_is_refused(project, tmp_path):
     assert "found one class (disc); a classifier needs two or more" in refuse(project, source)
 
 
+def test_a_class_missing_from_one_split_is_said(project, tmp_path):
+    source = tmp_path / "in"
+    for split in ("train", "validation", "test"):
+        write_folder(source / split, 4)
+    for split in ("validation", "test"):
+        shutil.rmtree(source / split / "disc")
+    project.write(data={"source": str(source)})
+    outcome = project("prepare")
+    assert outcome.code == 0, outcome.stderr
+    assert "warning: no validation image of 1 of 3 classes: disc" in outcome.stderr
+    assert "warning: no test image of 1 of 3 classes: disc" in outcome.stderr
+
+
 def test_a_class_whose_only_images_are_bad_is_refused(project, tmp_path):
     source = write_folder(tmp_path / "in", 3)
     for file in (source / "disc").iterdir():

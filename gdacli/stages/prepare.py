@@ -270,4 +270,4 @@ def _check_classes(class_names: list[str], written: dict[str, _Written]) -> None
                 "remove the class, or change data.test_fraction, data.validation_fraction or data.train_fraction"
             )
         if empty:
-            say(f"warning: no {split} image of {len(empty)} classes: {', '.join(empty[:5])}")
+            say(f"warning: no {split} image of {len(empty)} of {len(class_names)} classes: {', '.join(empty[:5])}")
