@@ -70,6 +70,11 @@ class Gallery:
     late: list[GalleryRow]
     early: list[GalleryRow]
 
+    @property
+    def has_variants(self) -> bool:
+        """True if an image of the pool is shown, which a person may reject."""
+        return any(variant.image is not None for row in self.late for variant in row.variants)
+
     def by_class(self) -> list[tuple[str, list[GalleryRow]]]:
         """Return the late-learned rows of each class, in their order."""
         return [(name, list(rows)) for name, rows in groupby(self.late, lambda row: row.class_name)]

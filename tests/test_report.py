@@ -168,6 +168,13 @@ def test_each_variant_can_be_rejected_and_what_is_left_out_is_said():
     assert (without.buttons, "Save rejects.csv" in without.text) == ([], False)
 
 
+def test_without_variants_there_is_nothing_to_reject():
+    rows = [GalleryRow("k", "c", np.zeros((3, 8, 8), np.uint8), [])]
+    page = render_html(replace(report(CLEAR), gallery=Gallery([], rows, []), pool_size=0, dropped={}, rejects={}))
+    assert "<h2>Late-learned images</h2>" in page
+    assert not re.search("Save rejects|Columns are strengths|<script|a person rejected", page)
+
+
 def test_labels_to_check_are_shown_with_what_was_done():
     text = render_html(report(CLEAR))
     said = "2 of 10 training images are probably mislabelled, which arms augment like any other."
