@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gdacli.cli import WAIT_BRIEFLY
+from gdacli.invocation import WAIT_BRIEFLY
 
 os.environ.setdefault(*WAIT_BRIEFLY)  # as the command line does, before torch is imported
 

@@ -1,30 +1,14 @@
 """The commands. Each reads `params.yaml`, runs a stage, and prints its result."""
 
-import json
-import os
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gdacli import __version__
-from gdacli.artifacts import write_json
-from gdacli.errors import GdaError, one_line
-from gdacli.paths import METRICS, PREVIEW
-from gdacli.processes import is_first_process, num_processes
-
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
-
-# Threads that wait for each other spin for microseconds before they sleep, not for milliseconds (it must be set before
-# torch is imported). On two cores two small trainings at once then took 2.8 times as long as one, against 4 to over
-# 20 times with the default; one alone is as fast. Not spinning at all makes one alone half as fast.
-WAIT_BRIEFLY = ("GOMP_SPINCOUNT", "1000")
+from gdacli.errors import GdaError
+from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
+from gdacli.paths import PREVIEW
 
 app = typer.Typer(
     name="gdacli",
@@ -70,7 +54,7 @@ def prepare(
 
     Example: `gdacli prepare -S data.image_size=32`
     """
-    _run_stage("prepare", overrides, as_json, debug, directory)
+    run_stage("prepare", overrides, as_json, debug, directory)
 
 
 @app.command()
@@ -81,7 +65,7 @@ def probe(
 
     Example: `gdacli probe -S probe.epochs=4`
     """
-    _run_stage("probe", overrides, as_json, debug, directory)
+    run_stage("probe", overrides, as_json, debug, directory)
 
 
 @app.command()
@@ -92,7 +76,7 @@ def select(
 
     Example: `gdacli select -S select.share=0.3`
     """
-    _run_stage("select", overrides, as_json, debug, directory)
+    run_stage("select", overrides, as_json, debug, directory)
 
 
 @app.command()
@@ -103,7 +87,7 @@ def fit(
 
     Example: `gdacli fit -S fit.updates=5000`
     """
-    _run_stage("fit", overrides, as_json, debug, directory)
+    run_stage("fit", overrides, as_json, debug, directory)
 
 
 @app.command()
@@ -120,7 +104,7 @@ def plan(
 
     Example: `gdacli plan --price-per-hour 2.50`
     """
-    _run_stage("plan", overrides, as_json, debug, directory, versioned=False, price_per_hour=price_per_hour)
+    run_stage("plan", overrides, as_json, debug, directory, versioned=False, price_per_hour=price_per_hour)
 
 
 @app.command()
@@ -138,7 +122,7 @@ def preview(
 
     Example: `gdacli preview -n 8 -S generate.guidance_scale=2`
     """
-    _run_stage("preview", overrides, as_json, debug, directory, versioned=False, num_sources=num_sources, output=output)
+    run_stage("preview", overrides, as_json, debug, directory, versioned=False, num_sources=num_sources, output=output)
 
 
 @app.command()
@@ -158,7 +142,7 @@ def generate(
     """
     if part is not None and merge:
         raise typer.BadParameter("--part and --merge exclude each other")
-    _run_stage("generate", overrides, as_json, debug, directory, part=_part(part), merge=merge)
+    run_stage("generate", overrides, as_json, debug, directory, part=_part(part), merge=merge)
 
 
 @app.command()
@@ -173,7 +157,7 @@ def regenerate(
 
     Example: `gdacli regenerate --key cat-1_s0500_v0 -o cat.png`
     """
-    _run_stage("regenerate", None, as_json, debug, directory, versioned=False, key=key, output=output)
+    run_stage("regenerate", None, as_json, debug, directory, versioned=False, key=key, output=output)
 
 
 @app.command()
@@ -188,7 +172,7 @@ def mix(
 
     Example: `gdacli mix --arm targeted`
     """
-    _run_stage("mix", overrides, as_json, debug, directory, arm=arm)
+    run_stage("mix", overrides, as_json, debug, directory, arm=arm)
 
 
 @app.command()
@@ -204,7 +188,7 @@ def train(
 
     Example: `gdacli train --arm targeted --seed 0`
     """
-    _run_stage("train", overrides, as_json, debug, directory, arm=arm, seed=seed)
+    run_stage("train", overrides, as_json, debug, directory, arm=arm, seed=seed)
 
 
 @app.command()
@@ -215,7 +199,7 @@ def evaluate(
 
     Example: `gdacli evaluate --json`
     """
-    _run_stage("evaluate", overrides, as_json, debug, directory)
+    run_stage("evaluate", overrides, as_json, debug, directory)
 
 
 @app.command()
@@ -224,7 +208,7 @@ def clean(as_json: AsJson = False, debug: Debug = False, directory: Directory = 
 
     Example: `gdacli clean`
     """
-    _run_stage("clean", None, as_json, debug, directory, versioned=False)
+    run_stage("clean", None, as_json, debug, directory, versioned=False)
 
 
 @app.command()
@@ -257,11 +241,11 @@ def init(
     def work() -> None:
         from gdacli.stages import init as stage
 
-        _enter(directory)
+        enter(directory)
         result = stage.update(project or Path()) if update else stage.run(project, source, preset, architecture)
-        _show(result, stage.summary, as_json)
+        show(result, stage.summary, as_json)
 
-    _guard(work, debug)
+    guard(work, debug)
 
 
 @app.command()
@@ -282,44 +266,13 @@ def verify(
     def work() -> None:
         from gdacli.stages import verify as stage
 
-        _enter(directory)
+        enter(directory)
         result = stage.run(folders or ())
-        _show(result, stage.summary, as_json)
+        show(result, stage.summary, as_json)
         if result["damaged"]:
             raise GdaError(f"{len(result['damaged'])} damaged files: see above")
 
-    _guard(work, debug)
-
-
-def _run_stage(
-    name: str,
-    overrides: list[str] | None,
-    as_json: bool,
-    debug: bool,
-    directory: Path,
-    versioned: bool = True,
-    **arguments: Any,
-) -> None:
-    def work() -> None:
-        os.environ.setdefault(*WAIT_BRIEFLY)
-        from gdacli.params import load_params
-
-        if num_processes() > 1 and name != "train":
-            raise GdaError(f"gdacli {name} runs in one process: start it without torchrun, which is for `gdacli train`")
-        _enter(directory)
-        params = load_params(Path(), overrides or ())
-        stage = import_module(f"gdacli.stages.{name}")
-        if versioned:
-            _check_version(name, stage.VERSION, params.versions)
-        start = time.monotonic()
-        result = stage.run(params, **arguments)
-        if not is_first_process():
-            return
-        if versioned and "part" not in result:
-            _write_metrics(name, result, time.monotonic() - start)
-        _show(result, stage.summary, as_json)
-
-    _guard(work, debug)
+    guard(work, debug)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -332,67 +285,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(number), int(count)
 
 
-def _enter(directory: Path) -> None:
-    if not directory.is_dir():
-        raise GdaError(f"-C {directory}: there is no such folder")
-    os.chdir(directory)
-
-
-def _check_version(name: str, version: int, versions: dict[str, int] | None) -> None:
-    if versions is not None and versions.get(name) != version:
-        raise GdaError(
-            f"params.yaml: versions.{name}: found {versions.get(name)}, this gdacli's {name} is version {version} and "
-            "gives other results: run `gdacli init --update` to take it over, or install the gdacli of the project"
-        )
-
-
-def _write_metrics(name: str, result: dict[str, Any], seconds: float) -> None:
-    """Write what was made to `data/metrics`, and how it went (`run`: seconds, reuse) to `data/metrics/runs`.
-
-    DVC tracks the first alone: a stage run by hand with the same settings then changes nothing for it.
-    """
-    parts = {"train": "runs", "mix": "arms"}
-    named = (
-        {f"{name}/{key}": figures for key, figures in result[parts[name]].items()} if name in parts else {name: result}
-    )
-    for file, figures in named.items():
-        run = {"seconds": round(seconds, 3), **figures.get("run", {})}
-        write_json(METRICS / f"{file}.json", {key: value for key, value in figures.items() if key != "run"})
-        write_json(METRICS / "runs" / f"{file}.json", run)
-
-
-def _show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result), flush=True)
-
-
-def _guard(work: Callable[[], None], debug: bool) -> None:
-    try:
-        work()
-    except (KeyboardInterrupt, _Terminated) as stop:
-        code = EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED
-        _fail(
-            "interrupted: nothing half-written is left, finished shards and saved states are kept; run it again", code
-        )
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        _fail(one_line(error), EXIT_ERROR)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise typer.Exit(code)
-
-
-class _Terminated(BaseException):
-    """SIGTERM, which a scheduler or `kill` sends: ends like Ctrl-C."""
-
-
-def _on_sigterm(number: int, frame: object) -> None:
-    raise _Terminated
-
-
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    end_on_sigterm()
     app()

@@ -15,7 +15,7 @@ from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
-from gdacli.cli import WAIT_BRIEFLY
+from gdacli.invocation import WAIT_BRIEFLY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A shell starts background jobs with Ctrl-C ignored, which their children inherit; tests send it.
