@@ -16,6 +16,7 @@ from gdacli.sections import (
     Compare,
     Compute,
     Data,
+    Evaluate,
     Fit,
     Generate,
     Section,
@@ -35,6 +36,7 @@ class Params(Section):
     fit: Fit = Field(default_factory=Fit)
     generate: Generate = Field(default_factory=Generate)
     train: Train
+    evaluate: Evaluate = Field(default_factory=Evaluate)
     compare: Compare
     arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ArmParams]
     versions: dict[str, int] | None = Field(None, description="stage versions of a project made by `gdacli init`")

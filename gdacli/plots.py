@@ -24,7 +24,7 @@ _COLOURS = (
 
 
 def interval_plot(report: Report) -> str:
-    """Draw the test error of each arm: a dot per seed, the mean, and its interval."""
+    """Draw the error of each arm: a dot per seed, the mean, and its interval."""
     figure, axes = _figure(0.9 + 0.42 * len(report.arms))
     for row, arm in enumerate(report.arms):
         colour = _COLOURS[row % len(_COLOURS)]
@@ -38,7 +38,7 @@ def interval_plot(report: Report) -> str:
     axes.set_ylim(len(report.arms) - 0.5, -0.5)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, 0), min(high, 100))  # an interval of few seeds may go beyond what an error can be
-    axes.set_xlabel("test error, %")
+    axes.set_xlabel(f"{report.split} error, %")
     axes.grid(axis="x", alpha=0.25)
     return _svg(figure)
 

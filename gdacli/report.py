@@ -31,7 +31,7 @@ class ArmResult:
     balanced_error: Estimate
     macro_f1: Estimate
     late_error: Estimate
-    """On the late-learned test images."""
+    """On the late-learned images of the split."""
     early_error: Estimate
     class_errors: list[float]
     """Mean over seeds, per class."""
@@ -111,10 +111,13 @@ class Report:
 
     class_names: list[str]
     seeds: list[int]
+    split: str
+    """On which the arms are compared: test or validation."""
     num_train: int
-    num_test: int
+    num_images: int
+    """Of the split."""
     num_late: int
-    """Late-learned test images."""
+    """How many of them are late-learned."""
     arms: list[ArmResult]
     differences: dict[str, dict[str, Difference]]
     """Reference -> arm -> paired difference in error."""
@@ -167,8 +170,9 @@ class Report:
         return {
             "seeds": self.seeds,
             "num_train": self.num_train,
-            "num_test": self.num_test,
-            "num_late_test": self.num_late,
+            "split": self.split,
+            "num_images": self.num_images,
+            "num_late": self.num_late,
             "class_names": self.class_names,
             "pool": {"images": self.pool_size, "dropped": self.dropped, "rejected": self.num_rejected},
             "num_suspects": self.selection["num_suspects"],
@@ -183,8 +187,8 @@ class Report:
         """Return the figures that `dvc metrics` and `dvc exp show` compare (DVC takes a key `error` for a failure)."""
         arms = {
             arm.name: {
-                "test_error": round(arm.error.mean, 4),
-                **({"test_error_sd": round(arm.error.sd, 4)} if arm.error.sd is not None else {}),
+                f"{self.split}_error": round(arm.error.mean, 4),
+                **({f"{self.split}_error_sd": round(arm.error.sd, 4)} if arm.error.sd is not None else {}),
                 "balanced_error": round(arm.balanced_error.mean, 4),
                 "macro_f1": round(arm.macro_f1.mean, 4),
                 "late_error": round(arm.late_error.mean, 4),
@@ -197,7 +201,7 @@ class Report:
 
 
 def in_words(difference: Difference) -> str:
-    """Say a difference in test error as a sentence's end.
+    """Say a difference in error as a sentence's end.
 
     >>> in_words(Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013))
     '0.50 points lower error (95 % interval -0.75 to -0.25, p = 0.013, 3 seeds)'
@@ -247,7 +251,15 @@ def change(difference: Difference) -> str:
 
 def render_markdown(report: Report) -> str:
     """Return the table of arms and what it says, readable as plain text."""
-    header = ["arm", "test error %", "95 % interval", "late-learned %", "early-learned %", "updates", "images seen"]
+    header = [
+        "arm",
+        f"{report.split} error %",
+        "95 % interval",
+        "late-learned %",
+        "early-learned %",
+        "updates",
+        "images seen",
+    ]
     references = list(report.differences)
     header += [f"minus {reference}" for reference in references]
     rows = []
@@ -259,8 +271,8 @@ def render_markdown(report: Report) -> str:
             row.append("" if difference is None else change(difference))
         rows.append(row)
     lines = [
-        f"Test error on {report.num_test} images ({report.num_late} late-learned), mean ± standard deviation over "
-        f"{len(report.seeds)} seeds; {report.num_train} training images.",
+        f"{report.split.capitalize()} error on {report.num_images} images ({report.num_late} late-learned), mean ± "
+        f"standard deviation over {len(report.seeds)} seeds; {report.num_train} training images.",
         "",
         *_aligned([header, *rows]),
         "",
@@ -304,8 +316,8 @@ def _caveat(report: Report) -> str:
         else "The arms made different numbers of updates, so a gain may come from longer training"
     )
     return (
-        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the test images fixed; "
-        "they are not corrected for the number of comparisons."
+        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the "
+        f"{report.split} images fixed; they are not corrected for the number of comparisons."
     )
 
 

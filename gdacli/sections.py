@@ -176,6 +176,14 @@ class Generate(Section):
         return self.model_dump(exclude={"filter", "clip_model", "reuse", "executor", "workers"})
 
 
+class Evaluate(Section):
+    """`evaluate`: on which images the arms are compared, and what is measured beside the errors."""
+
+    split: Literal["test", "validation"] = Field(
+        "test", description="validation is for choosing, between strengths or strategies; test is for the last word"
+    )
+
+
 class Compare(Section):
     """Which arms and seeds to run; a DVC matrix goes over them."""
 

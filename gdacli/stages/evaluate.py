@@ -1,4 +1,4 @@
-"""`gdacli evaluate`: test every compared arm, say whether it helped, and write the report."""
+"""`gdacli evaluate`: compare every arm on the test split, say whether it helped, and write the report."""
 
 import csv
 from collections.abc import Callable, Iterable
@@ -51,10 +51,11 @@ from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv, write_table
 from gdacli.training import predict
 
-VERSION = 3
+VERSION = 4
 
 REFERENCES = ("original", "upsample")
 _GALLERY_CLASSES = 10
+_SECTIONS_SHOWN = ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare")
 _SUSPECTS_SHOWN = 24
 
 
@@ -68,14 +69,17 @@ def run(params: Params) -> dict[str, Any]:
         _check_current(params, name, seeds, rejects)
     _name_leftovers(arms, seeds)
     prepared = read_prepared(SOURCE)
+    split = params.evaluate.split
+    if split == "validation":
+        prepared.require_validation("evaluate.split: found validation")
     device = set_up(params.compute.device, params.compute.threads)
-    keys, labels = prepared.keys("test"), prepared.labels("test")
+    keys, labels = prepared.keys(split), prepared.labels(split)
 
     @cache
     def images(size: int | None) -> ImageSource:
         size = prepared.training_size(size, "train.image_size")
         reading = {**params.train.of_loading(), "random_resized_crop": None}
-        return open_images(prepared.references("test"), image_size=size, device=device, **reading)
+        return open_images(prepared.references(split), image_size=size, device=device, **reading)
 
     late = _late_learned(images, labels, device)
     predictions: dict[tuple[str, int], np.ndarray] = {}
@@ -106,8 +110,9 @@ def run(params: Params) -> dict[str, Any]:
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
+        split=split,
         num_train=prepared.splits["train"].count,
-        num_test=len(labels),
+        num_images=len(labels),
         num_late=int(late.sum()),
         arms=results,
         differences=differences,
@@ -123,7 +128,9 @@ def run(params: Params) -> dict[str, Any]:
         settings=params.model_dump(
             include={
                 "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
-                **dict.fromkeys(("compute", "probe", "select", "fit", "generate", "train", "compare"), True),
+                **dict.fromkeys(
+                    ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare"), True
+                ),
             }
         )
         | {"arms": {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}},
