@@ -6,10 +6,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from gdacli.report import Report
 
-_COLOURS = (
+COLOURS = (
     "#4c566a",
     "#b4690e",
     "#2f7d5b",
@@ -23,23 +25,66 @@ _COLOURS = (
 )
 
 
+_MOST_CLASSES = 40
+
+
 def interval_plot(report: Report) -> str:
-    """Draw the error of each arm: a dot per seed, the mean, and its interval."""
-    figure, axes = _figure(0.9 + 0.42 * len(report.arms))
+    """Draw the error of each arm: a dot per seed, the mean, and its two intervals."""
+    figure, axes = _figure(0.9 + 0.46 * len(report.arms))
     for row, arm in enumerate(report.arms):
-        colour = _COLOURS[row % len(_COLOURS)]
+        colour = COLOURS[row % len(COLOURS)]
+        if arm.error_interval is not None:
+            axes.plot(arm.error_interval, [row, row], "|-", color=colour, lw=1.1, ms=9)
         if arm.error.low is not None:
-            axes.plot(
-                [arm.error.low, arm.error.high], [row, row], color=colour, lw=3, alpha=0.35, solid_capstyle="round"
-            )
-        axes.plot(arm.errors, [row] * len(arm.errors), "o", ms=4, color=colour, alpha=0.6, mew=0)
+            axes.plot([arm.error.low, arm.error.high], [row] * 2, color=colour, lw=7, alpha=0.25, solid_capstyle="butt")
+        axes.plot(arm.errors, [row] * len(arm.errors), "o", ms=4, color=colour, alpha=0.7, mew=0)
         axes.plot([arm.error.mean], [row], "D", ms=7, color=colour)
     axes.set_yticks(range(len(report.arms)), [arm.name for arm in report.arms])
     axes.set_ylim(len(report.arms) - 0.5, -0.5)
-    low, high = axes.get_xlim()
-    axes.set_xlim(max(low, 0), min(high, 100))  # an interval of few seeds may go beyond what an error can be
     axes.set_xlabel(f"{report.split} error, %")
     axes.grid(axis="x", alpha=0.25)
+    return _svg(figure)
+
+
+def class_plot(report: Report) -> str:
+    """Draw the error of each class, a dot per arm; of many classes those with the highest errors."""
+    rows = worst_classes(report)
+    figure, axes = _figure(1.2 + 0.27 * len(rows))
+    for place, label in enumerate(rows):
+        errors = [arm.class_errors[label] for arm in report.arms]
+        axes.plot([min(errors), max(errors)], [place, place], color="#d5d9e0", lw=1.5, zorder=0)
+    for number, arm in enumerate(report.arms):
+        errors = [arm.class_errors[label] for label in rows]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(errors, range(len(rows)), "o", ms=6, color=colour, alpha=0.85, mew=0, label=arm.name)
+    axes.set_yticks(range(len(rows)), [report.class_names[label] for label in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(f"{report.split} error, %")
+    axes.grid(axis="x", alpha=0.25)
+    figure.legend(frameon=False, ncols=min(5, len(report.arms)), loc="outside upper left")
+    return _svg(figure)
+
+
+def worst_classes(report: Report) -> list[int]:
+    """Return the labels that the class plot shows, in order; classes without images have no error."""
+    means = np.mean([arm.class_errors for arm in report.arms], axis=0)
+    known = np.flatnonzero(np.isfinite(means))
+    worst = known[np.argsort(-means[known], kind="stable")][:_MOST_CLASSES]
+    return sorted(worst.tolist())
+
+
+def reliability_plot(report: Report) -> str:
+    """Draw accuracy over confidence, a line per arm; on the diagonal confidence is what it says."""
+    figure, axes = _figure(3.4)
+    axes.plot([0, 100], [0, 100], color="#9aa3b2", lw=1, ls="--", label="calibrated")
+    for number, arm in enumerate(report.arms):
+        confidence, accuracy, _ = 100 * np.array(arm.reliability).T
+        axes.plot(confidence, accuracy, "o-", ms=3.5, lw=1.4, color=COLOURS[number % len(COLOURS)], label=arm.name)
+    axes.set_xlabel("confidence, %")
+    axes.set_ylabel("correct, %")
+    axes.set_ylim(0, 102)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=2)
     return _svg(figure)
 
 
@@ -47,7 +92,7 @@ def curve_plot(report: Report) -> str:
     """Draw the train error of each arm over updates."""
     figure, axes = _figure(3.2)
     for row, (name, curve) in enumerate(report.curves.items()):
-        axes.plot(curve["updates"], curve["error"], color=_COLOURS[row % len(_COLOURS)], lw=1.6, label=name)
+        axes.plot(curve["updates"], curve["error"], color=COLOURS[row % len(COLOURS)], lw=1.6, label=name)
     axes.set_xlabel("updates")
     axes.set_ylabel("train error, %")
     _from_zero(axes, [error for curve in report.curves.values() for error in curve["error"]])
@@ -60,9 +105,9 @@ def probe_plot(report: Report) -> str:
     """Draw the train error of the probe per epoch, with the separation epoch."""
     figure, axes = _figure(2.6)
     epochs, curves = report.probe_curve["epoch"], {"error": "after the epoch", "batch_error": "on its batches"}
-    for colour, (name, label) in zip(_COLOURS[4:], curves.items(), strict=False):
+    for colour, (name, label) in zip(COLOURS[4:], curves.items(), strict=False):
         axes.plot(epochs, report.probe_curve[name], "o-", ms=4, color=colour, lw=1.6, label=label)
-    axes.axvline(report.selection["separation_epoch"], color=_COLOURS[3], lw=1.2, ls="--", label="separation epoch")
+    axes.axvline(report.selection["separation_epoch"], color=COLOURS[3], lw=1.2, ls="--", label="separation epoch")
     axes.set_xlabel("epoch")
     axes.set_ylabel("train error, %")
     _from_zero(axes, report.probe_curve["error"] + report.probe_curve["batch_error"])

@@ -1,108 +1,21 @@
-"""The report: what was compared, whether it helped, and what the images look like."""
+"""The report: what was compared, whether it helped, what it cost, and what the images look like."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from gdacli.metrics import Difference, Estimate
-from gdacli.plots import curve_plot, interval_plot, probe_plot
+from gdacli.arm_results import ArmResult, Comparison
+from gdacli.galleries import GALLERY_SIDE, Gallery, Picture, Suspect
+from gdacli.plots import class_plot, curve_plot, interval_plot, probe_plot, reliability_plot
+from gdacli.provenance import Provenance
 from gdacli.thumbnails import data_uri
+from gdacli.wording import between, capitalised, change, ends, in_words, p_value, points, seeds, signed, spread, table
 
-GALLERY_SIDE = 96
-"""Largest side of an image in the gallery, in pixels."""
 _PIXELATED_BELOW = 64
-_GALLERY_BYTES = 4_000_000
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """What is known of an arm after all its seeds; errors and F1 in percent."""
-
-    name: str
-    description: str
-    errors: list[float]
-    """Test error per seed."""
-    error: Estimate
-    balanced_error: Estimate
-    macro_f1: Estimate
-    late_error: Estimate
-    """On the late-learned images of the split."""
-    early_error: Estimate
-    class_errors: list[float]
-    """Mean over seeds, per class."""
-    updates: int
-    images_seen: int
-    mix_size: int
-    """Images an epoch, repeats counted."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A place in the gallery for an image of the pool."""
-
-    key: str
-    image: np.ndarray | None
-    """uint8 [3, H, W]; None where the pool has none."""
-    dropped: str | None = None
-    """Why `generate.filter` dropped it."""
-
-
-@dataclass(frozen=True)
-class GalleryRow:
-    """A training image, uint8 [3, H, W], beside its variants, one a strength."""
-
-    key: str
-    class_name: str
-    source: np.ndarray
-    variants: list[Variant]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Late-learned images with a variant per strength, and early-learned ones."""
-
-    strengths: list[float]
-    late: list[GalleryRow]
-    early: list[GalleryRow]
-
-    @property
-    def has_variants(self) -> bool:
-        """True if an image of the pool is shown, which a person may reject."""
-        return any(variant.image is not None for row in self.late for variant in row.variants)
-
-    def by_class(self) -> list[tuple[str, list[GalleryRow]]]:
-        """Return the late-learned rows of each class, in their order."""
-        return [(name, list(rows)) for name, rows in groupby(self.late, lambda row: row.class_name)]
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A training image whose label is probably wrong, uint8 [3, H, W]."""
-
-    key: str
-    label: str
-    suggested: str
-    """The class that the model takes it for."""
-    quality: float
-    """Probability of the label in [0, 1], out of fold."""
-    image: np.ndarray
-
-
-def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
-    """Return how many late-learned images of each class the gallery has room for, 1 to 4.
-
-    Even images that do not compress then take less than 4 MB, unless there are more than 10 strengths.
-
-    >>> rows_per_class(10, 2, 32), rows_per_class(10, 4, 512)
-    (4, 2)
-    """
-    largest_bytes = 4 * min(image_side, GALLERY_SIDE) ** 2  # 3 bytes a pixel, 4 characters for 3 bytes
-    return int(np.clip(_GALLERY_BYTES // (num_classes * (1 + num_strengths) * largest_bytes), 1, 4))
+_CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -119,12 +32,17 @@ class Report:
     num_late: int
     """How many of them are late-learned."""
     arms: list[ArmResult]
-    differences: dict[str, dict[str, Difference]]
-    """Reference -> arm -> paired difference in error."""
+    main_arm: str | None
+    """The arm that the headline is about."""
+    comparisons: dict[str, dict[str, Comparison]]
+    """Reference -> arm -> how they compare."""
     selection: dict[str, Any]
     curves: dict[str, dict[str, list[float]]]
     probe_curve: dict[str, list[float]]
     gallery: Gallery
+    dropped_images: list[Picture]
+    neighbours: list[tuple[Picture, Picture]]
+    """Synthetic images beside the train image, not their source, that they are nearest to."""
     suspects: list[Suspect]
     """The most certain ones; `selection` says how many there are."""
     pool_size: int
@@ -134,19 +52,70 @@ class Report:
     """The rows of `rejects.csv` by key."""
     num_rejected: int
     """How many of them are in the pool, and so in no mix."""
+    provenance: Provenance
     settings: dict[str, Any]
 
     @property
     def equal_updates(self) -> bool:
         """True if every arm made the same number of updates."""
-        return len({arm.updates for arm in self.arms}) == 1
+        return len({arm.effort.updates for arm in self.arms}) == 1
+
+    @property
+    def example_key(self) -> str | None:
+        """Key of a synthetic image that the gallery shows; None without one."""
+        keys = (variant.key for row in self.gallery.late for variant in row.variants if variant.image is not None)
+        return next(keys, None)
+
+    def arm(self, name: str) -> ArmResult:
+        """Return an arm by name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def headline(self) -> str:
+        """Answer in plain words whether the main arm helped against the first reference."""
+        found = [(name, by_arm[self.main_arm]) for name, by_arm in self.comparisons.items() if self.main_arm in by_arm]
+        if self.main_arm is None or not found:
+            return "No arm with synthetic images and no reference to compare it with were both run."
+        reference, comparison = found[0]
+        ours, theirs = self.arm(self.main_arm), self.arm(reference)
+        errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
+        if ours.effort.updates != theirs.effort.updates:
+            errors += f", with {ours.effort.updates} updates against {theirs.effort.updates}"
+        if not comparison.told:
+            answer = f"It cannot be told whether {self.main_arm} helped"
+        elif comparison.difference.mean < 0:
+            answer = f"Yes, {self.main_arm} helped"
+        else:
+            answer = f"No, {self.main_arm} did harm"
+        return f"{answer}: {errors}. {capitalised(in_words(comparison))}."
 
     def headlines(self) -> list[str]:
-        """Say in plain words how each arm compares with the first reference."""
-        if not self.differences:
-            return ["No arm called original or upsample was run, so there is nothing to compare with."]
-        reference, differences = next(iter(self.differences.items()))
-        return [f"{arm} against {reference}: {in_words(difference)}" for arm, difference in differences.items()]
+        """Say in plain words how each arm compares with each reference."""
+        return [
+            f"{arm} against {reference}: {in_words(comparison)}"
+            for reference, by_arm in self.comparisons.items()
+            for arm, comparison in by_arm.items()
+        ]
+
+    def caveats(self) -> list[str]:
+        """Say what the figures cover and what they do not."""
+        updates = (
+            "Every arm made the same number of updates."
+            if self.equal_updates
+            else "The arms made different numbers of updates, so a gain may come from longer training."
+        )
+        chosen = (
+            ["These are validation images: choose by them, and test the choice on the test images."]
+            if self.split == "validation"
+            else []
+        )
+        return [
+            updates,
+            f"The 95 % interval over seeds covers other trainings on these very {self.split} images (Student's t, "
+            f"{len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'}); the one over seeds and images covers "
+            "other images of the same kind too (bootstrap). P-values are of the paired t-test over seeds, corrected "
+            "for the number of arms that are compared with the same reference (Holm).",
+            *chosen,
+        ]
 
     def left_out(self) -> str:
         """Say how many synthetic images no arm trains on, and why."""
@@ -165,22 +134,36 @@ class Report:
         done = "no arm augments" if self.selection["suspects_excluded"] else "arms augment like any other"
         return f"{count} of {self.num_train} training images are probably mislabelled, which {done}."
 
+    def confusions(self) -> list[tuple[str, str, list[float]]]:
+        """Return the most frequent confusions: label, class that it is taken for, and how often, a mean per arm."""
+        counts = np.stack([arm.confusion for arm in self.arms]) / len(self.seeds)
+        counts[:, np.eye(len(self.class_names), dtype=bool)] = 0
+        order = np.argsort(-counts.sum(0), axis=None, kind="stable")[:_CONFUSIONS]
+        pairs = [divmod(place, len(self.class_names)) for place in order.tolist()]
+        return [
+            (self.class_names[label], self.class_names[guess], counts[:, label, guess].tolist())
+            for label, guess in pairs
+            if counts[:, label, guess].any()
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return all figures, without images."""
         return {
+            "headline": self.headline(),
+            "split": self.split,
             "seeds": self.seeds,
             "num_train": self.num_train,
-            "split": self.split,
             "num_images": self.num_images,
             "num_late": self.num_late,
             "class_names": self.class_names,
             "pool": {"images": self.pool_size, "dropped": self.dropped, "rejected": self.num_rejected},
             "num_suspects": self.selection["num_suspects"],
-            "arms": {arm.name: _finite(asdict(arm)) for arm in self.arms},
-            "differences": {
-                reference: {arm: {**_finite(asdict(d)), "significant": d.significant} for arm, d in by_arm.items()}
-                for reference, by_arm in self.differences.items()
+            "arms": {arm.name: _finite(_without(asdict(arm), "confusion")) for arm in self.arms},
+            "comparisons": {
+                reference: {arm: {**_finite(asdict(each)), "told": each.told} for arm, each in by_arm.items()}
+                for reference, by_arm in self.comparisons.items()
             },
+            "provenance": asdict(self.provenance),
         }
 
     def to_metrics(self) -> dict[str, Any]:
@@ -193,91 +176,40 @@ class Report:
                 "macro_f1": round(arm.macro_f1.mean, 4),
                 "late_error": round(arm.late_error.mean, 4),
                 "early_error": round(arm.early_error.mean, 4),
-                "updates": arm.updates,
+                "calibration_error": round(arm.calibration_error.mean, 4),
+                "updates": arm.effort.updates,
+                "images_seen": arm.effort.images_seen,
             }
             for arm in self.arms
         }
         return _finite({"arms": arms, "num_seeds": len(self.seeds)})
 
 
-def in_words(difference: Difference) -> str:
-    """Say a difference in error as a sentence's end.
-
-    >>> in_words(Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013))
-    '0.50 points lower error (95 % interval -0.75 to -0.25, p = 0.013, 3 seeds)'
-    """
-    size = f"{abs(difference.mean):.2f} points {'lower' if difference.mean < 0 else 'higher'} error"
-    if difference.low is None and difference.mean == 0:
-        return f"the same error {'with one seed' if difference.num == 1 else f'in each of {difference.num} seeds'}"
-    if difference.low is None:
-        why = "with one seed" if difference.num == 1 else f"in each of {difference.num} seeds, which do not vary"
-        return f"{size} {why}: whether it is chance cannot be told"
-    p_value = "" if difference.p_value is None else f", p = {difference.p_value:.2g}"
-    detail = f"95 % interval {difference.low:.2f} to {difference.high:.2f}{p_value}, {difference.num} seeds"
-    if difference.significant:
-        return f"{size} ({detail})"
-    return f"no significant difference ({_signed(difference.mean)} points, {detail})"
-
-
-def spread(value: Estimate, digits: int = 2) -> str:
-    """Write an estimate as mean ± standard deviation.
-
-    >>> spread(Estimate(4.417, 0.12, 4.1, 4.7, 3))
-    '4.42 ± 0.12'
-    """
-    if math.isnan(value.mean):
-        return "none"
-    return f"{value.mean:.{digits}f}" + (f" ± {value.sd:.{digits}f}" if value.sd is not None else "")
-
-
-def interval(value: Estimate, digits: int = 2) -> str:
-    """Write the 95 % interval of an estimate."""
-    return "-" if value.low is None else f"{value.low:.{digits}f} to {value.high:.{digits}f}"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}"  # adding 0 makes -0 a 0
-
-
-def change(difference: Difference) -> str:
-    """Write a difference with its 95 % interval.
-
-    >>> change(Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013))
-    '-0.50 (-0.75 to -0.25)'
-    """
-    same = "one seed" if difference.num == 1 else "the same in every seed"
-    return f"{_signed(difference.mean)} ({same if difference.low is None else interval(difference)})"
-
-
 def render_markdown(report: Report) -> str:
-    """Return the table of arms and what it says, readable as plain text."""
-    header = [
-        "arm",
-        f"{report.split} error %",
-        "95 % interval",
-        "late-learned %",
-        "early-learned %",
-        "updates",
-        "images seen",
-    ]
-    references = list(report.differences)
-    header += [f"minus {reference}" for reference in references]
-    rows = []
+    """Return the headline, the tables and what they say, for a terminal or a pull request."""
+    arms = [["arm", f"{report.split} error %", "95 % over seeds", "over seeds and images", "late-learned %"]]
+    arms[0] += ["early-learned %", "calibration error %", "updates", "images seen"]
     for arm in report.arms:
-        row = [arm.name, spread(arm.error), interval(arm.error), spread(arm.late_error), spread(arm.early_error)]
-        row += [str(arm.updates), str(arm.images_seen)]
-        for reference in references:
-            difference = report.differences[reference].get(arm.name)
-            row.append("" if difference is None else change(difference))
-        rows.append(row)
+        row = [arm.name, spread(arm.error), between(arm.error), ends(arm.error_interval), spread(arm.late_error)]
+        row += [spread(arm.early_error), spread(arm.calibration_error)]
+        arms.append([*row, str(arm.effort.updates), str(arm.effort.images_seen)])
+    compared = [["arm", "against", "points", "95 % over seeds", "over seeds and images", "effect size"]]
+    compared[0] += ["p", "corrected p", "seeds needed"]
+    for reference, by_arm in report.comparisons.items():
+        for name, each in by_arm.items():
+            row = [name, reference, signed(each.difference.mean), between(each.difference), ends(each.interval)]
+            row += [points(each.effect_size) if each.effect_size is not None else "-", p_value(each.difference.p_value)]
+            compared.append([*row, p_value(each.corrected_p), seeds(each.seeds_needed)])
     lines = [
+        f"**{report.headline()}**",
+        "",
         f"{report.split.capitalize()} error on {report.num_images} images ({report.num_late} late-learned), mean ± "
         f"standard deviation over {len(report.seeds)} seeds; {report.num_train} training images.",
         "",
-        *_aligned([header, *rows]),
+        *table(arms),
         "",
-        *[f"- {line}" for line in report.headlines()],
-        f"- {_caveat(report)}",
+        *([*table(compared), ""] if len(compared) > 1 else []),
+        *[f"- {line}" for line in report.caveats()],
         *([f"- {about}"] if (about := report.about_suspects()) else []),
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
@@ -292,58 +224,40 @@ def render_html(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "spread": spread,
-        "interval": interval,
-        "picture": _picture,
-        "pixelated": _pixelated,
-        "points": _points,
+        "between": between,
+        "ends": ends,
+        "p_value": p_value,
+        "points": points,
+        "signed": signed,
+        "seeds": seeds,
         "change": change,
+        "picture": lambda image: data_uri(image, GALLERY_SIDE),
+        "pixelated": lambda image: max(image.shape) < _PIXELATED_BELOW,
     }
-    template = environment.from_string(files("gdacli").joinpath("templates/report.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.from_string(_template("templates/report.html.j2")).render(
         report=report,
-        caveat=_caveat(report),
+        style=_template("templates/report.css"),
+        script=_template("templates/rejects.js"),
         settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),
         interval_plot=interval_plot(report),
+        class_plot=class_plot(report),
+        reliability_plot=reliability_plot(report),
         curve_plot=curve_plot(report),
         probe_plot=probe_plot(report),
     )
 
 
-def _caveat(report: Report) -> str:
-    updates = (
-        "Every arm made the same number of updates"
-        if report.equal_updates
-        else "The arms made different numbers of updates, so a gain may come from longer training"
-    )
-    return (
-        f"{updates}. Intervals are t-intervals over {len(report.seeds)} training seeds with the "
-        f"{report.split} images fixed; they are not corrected for the number of comparisons."
-    )
+def _template(name: str) -> str:
+    return files("gdacli").joinpath(name).read_text(encoding="utf-8")
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _points(value: float) -> str:
-    return "none" if math.isnan(value) else f"{value:.2f}"
-
-
-def _picture(image: np.ndarray) -> str:
-    return data_uri(image, GALLERY_SIDE)
-
-
-def _pixelated(image: np.ndarray) -> bool:
-    return max(image.shape) < _PIXELATED_BELOW

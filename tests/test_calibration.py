@@ -29,7 +29,8 @@ def test_edges_belong_to_the_bin_below():
 def test_empty_bins_are_nan_and_cost_nothing():
     confidence, correct = np.full(4, 0.7), np.array([True, True, True, False])
     curve = reliability_curve(confidence, correct)
-    assert (np.isnan(curve.accuracy) == (curve.count == 0)).all() and (curve.count > 0).sum() == 1
+    assert (curve.count > 0).sum() == 1
+    assert (np.isnan(curve.accuracy) == (curve.count == 0)).all()
     assert expected_calibration_error(confidence, correct) == pytest.approx(5)
     assert math.isnan(expected_calibration_error(np.empty(0), np.empty(0, bool)))
 
@@ -76,10 +77,11 @@ def test_the_confusion_matrix_is_scikit_learns():
     labels, predictions = rng.integers(0, 4, 100), rng.integers(0, 6, 100)  # no image of two classes
     ours = confusion_matrix(predictions, labels, 6)
     assert (ours == sklearn_metrics.confusion_matrix(labels, predictions, labels=range(6))).all()
-    assert ours.dtype == np.int64 and (ours.sum(1) == np.bincount(labels, minlength=6)).all()
+    assert ours.dtype == np.int64
+    assert (ours.sum(1) == np.bincount(labels, minlength=6)).all()
     assert not confusion_matrix(np.empty(0, int), np.empty(0, int), 3).any()
-    for wrong in (([0, 3], [0, 1]), ([0, 1], [-1, 1])):
+    for strange, known in (([0, 3], [0, 1]), ([0, 1], [-1, 1])):
         with pytest.raises(ValueError, match="needs 0 to 2"):
-            confusion_matrix(*map(np.array, wrong), 3)
+            confusion_matrix(np.array(strange), np.array(known), 3)
     with pytest.raises(ValueError, match="needs two"):
         confusion_matrix(np.zeros(2, int), np.zeros(3, int), 3)

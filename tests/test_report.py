@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -6,27 +7,41 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gdacli.arm_results import ArmResult, Comparison, Effort
+from gdacli.comparison import hedges_g, holm, seeds_needed
+from gdacli.galleries import Gallery, GalleryRow, Picture, Suspect, Variant, rows_per_class
 from gdacli.metrics import Difference, estimate, paired_difference
-from gdacli.report import (
-    ArmResult,
-    Gallery,
-    GalleryRow,
-    Report,
-    Suspect,
-    Variant,
-    change,
-    in_words,
-    interval,
-    render_html,
-    render_markdown,
-    rows_per_class,
-    spread,
-)
+from gdacli.provenance import Provenance
+from gdacli.report import Report, render_html, render_markdown
+from gdacli.wording import between, change, in_words, spread
 
 
 def arm(name: str, errors: list[float], updates: int = 600) -> ArmResult:
     value = estimate(errors)
-    return ArmResult(name, f"about <{name}>", errors, value, value, value, value, value, [1.0, 2.0], updates, 100, 10)
+    return ArmResult(
+        name=name,
+        description=f"about <{name}>",
+        errors=errors,
+        error=value,
+        error_interval=None if value.low is None else (value.mean - 0.5, value.mean + 0.5),
+        balanced_error=value,
+        macro_f1=value,
+        late_error=value,
+        early_error=value,
+        calibration_error=value,
+        class_errors=[1.0, 2.0],
+        reliability=[(0.4, 0.5, 3), (0.9, 0.8, 30)],
+        confusion=np.array([[30, 3], [0, 27]]),
+        effort=Effort(updates, 100, 10),
+    )
+
+
+def comparison(values: list[float], reference: list[float], arms: int = 1) -> Comparison:
+    difference = paired_difference(values, reference)
+    p_value = holm([difference.p_value, *[1.0] * (arms - 1)])[0]
+    told = p_value is not None and p_value <= 0.05
+    interval = None if difference.low is None else (difference.mean - 0.9, difference.mean + 0.9)
+    return Comparison(difference, interval, hedges_g(difference), p_value, None if told else seeds_needed(difference))
 
 
 def report(errors: dict[str, list[float]], **changes: Any) -> Report:
@@ -49,7 +64,8 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         num_images=20,
         num_late=5,
         arms=arms,
-        differences={"original": {each.name: paired_difference(each.errors, original) for each in arms[1:]}},
+        main_arm=arms[-1].name,
+        comparisons={"original": {each.name: comparison(each.errors, original) for each in arms[1:]}},
         selection={
             "separation_epoch": 1,
             "num_suspects": 2,
@@ -59,11 +75,14 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         curves={each.name: curve for each in arms},
         probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0], "batch_error": [60.0, 45.0]},
         gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
+        dropped_images=[Picture("d", "min_confidence", image)],
+        neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
         dropped={"low <confidence>": 3, "blank": 2},
         rejects={"l_s0800_v0": {"key": "l_s0800_v0"}},
         num_rejected=1,
+        provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {"targeted-0": "w" * 64}, ["cpu"]),
         settings={"generate": {"solver": "ddpm"}},
     )
 
@@ -74,19 +93,48 @@ CHANCE = {"original": [5.0, 5.1, 5.2], "targeted": [4.5, 5.6, 5.0]}
 
 def test_the_words_follow_the_numbers():
     assert report(CLEAR).headlines() == [
-        "targeted against original: 1.00 points lower error (95 % interval -1.02 to -0.98, p = 3.3e-05, 3 seeds)"
+        "targeted against original: 1.00 points lower error "
+        "(95 % interval -1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)"
     ]
     assert "no significant difference (-0.07 points, 95 % interval" in report(CHANCE).headlines()[0]
-    same = in_words(paired_difference([2.2, 2.3, 2.4], [2.3, 2.4, 2.5]))
+    assert re.search("; about [0-9]+ seeds would tell such a difference", report(CHANCE).headlines()[0])
+    same = in_words(comparison([2.2, 2.3, 2.4], [2.3, 2.4, 2.5]))
     assert same == "0.10 points lower error in each of 3 seeds, which do not vary: whether it is chance cannot be told"
-    assert "with one seed: whether it is chance cannot be told" in in_words(Difference(0.3, None, None, None, 1, None))
+    assert "with one seed: whether it is chance cannot be told" in in_words(comparison([4.3], [4.0]))
+    narrow = comparison(CLEAR["targeted"], CLEAR["original"])
+    assert "on other images" not in in_words(narrow)
+    assert in_words(replace(narrow, interval=(-2.1, 0.2))).endswith("; on other images it may be none (-2.10 to 0.20)")
+
+
+def test_the_headline_answers_the_question():
+    assert report(CLEAR).headline() == (
+        "Yes, targeted helped: 4.10 % test error against 5.10 % of original. 1.00 points lower error (95 % interval "
+        "-1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)."
+    )
+    assert report(CHANCE).headline().startswith("It cannot be told whether targeted helped: 5.03 % test error against")
+    harm = report({"original": CLEAR["targeted"], "targeted": CLEAR["original"]}, split="validation").headline()
+    assert harm.startswith(
+        "No, targeted did harm: 5.10 % validation error against 4.10 % of original. 1.00 points high"
+    )
+    assert "of original, with 610 updates against 600. " in report(CLEAR, unequal=True).headline()
+    nothing = "No arm with synthetic images and no reference to compare it with were both run."
+    assert replace(report(CLEAR), main_arm=None).headline() == nothing
+    assert replace(report(CLEAR), comparisons={}).headline() == nothing
+
+
+def test_a_comparison_on_validation_images_says_what_it_is_for():
+    page = Page(render_html(report(CLEAR, split="validation"))).text
+    assert "choose by them, and test the choice on the test images" in page
+    assert "validation error %" in page
+    assert "test error" not in page
+    assert "validation_error" in report(CLEAR, split="validation").to_metrics()["arms"]["targeted"]
 
 
 def test_numbers_are_written_with_their_spread():
     assert spread(estimate([4.0, 4.2])) == "4.10 ± 0.14"
     assert spread(estimate([4.0])) == "4.00"
     assert spread(estimate([float("nan")])) == "none"
-    assert interval(estimate([4.0])) == "-"
+    assert between(estimate([4.0])) == "-"
     assert change(Difference(-1e-9, 1.0, -2.0, 2.0, 3, 1.0)) == "+0.00 (-2.00 to 2.00)"
     assert change(Difference(0.0, 0.0, None, None, 3, None)) == "+0.00 (the same in every seed)"
 
@@ -97,9 +145,11 @@ def test_different_numbers_of_updates_are_said():
 
 
 def test_the_markdown_table_is_aligned():
-    lines = [line for line in render_markdown(report(CLEAR)).splitlines() if line.startswith("|")]
-    assert len({len(line) for line in lines}) == 1
-    assert len(lines) == 4
+    text = render_markdown(report(CLEAR))
+    for name, rows in {"| arm      | test error %": 4, "| arm      | against": 3}.items():
+        lines = text[text.index(name) :].split("\n\n")[0].splitlines()
+        assert len({len(line) for line in lines}) == 1
+        assert len(lines) == rows
 
 
 class Page(HTMLParser):
@@ -139,11 +189,11 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
     text = render_html(report(errors))
     page = Page(text)
     assert page.open == []
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links), page.links
+    assert all(link.startswith(("data:image/", "#")) for link in page.links), page.links
     assert not re.search(r"https?://(?!www\.w3\.org/)", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", text))
-    assert len(page.images) == 6
+    assert len(page.images) == 9
     assert all(image["alt"] for image in page.images)
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 5
     assert "a<b" in page.text
     assert "about <targeted>" in page.text
     for line in report(errors).headlines():
@@ -172,7 +222,7 @@ def test_each_variant_can_be_rejected_and_what_is_left_out_is_said():
 def test_without_variants_there_is_nothing_to_reject():
     rows = [GalleryRow("k", "c", np.zeros((3, 8, 8), np.uint8), [])]
     page = render_html(replace(report(CLEAR), gallery=Gallery([], rows, []), pool_size=0, dropped={}, rejects={}))
-    assert "<h2>Late-learned images</h2>" in page
+    assert ">Late-learned images</h2>" in page
     assert not re.search("Save rejects|Columns are strengths|<script|a person rejected", page)
 
 
@@ -190,16 +240,24 @@ def test_labels_to_check_are_shown_with_what_was_done():
     assert "mislabelled" not in render_html(nobody_looked) + render_markdown(nobody_looked)
 
 
-def test_what_does_not_compress_stays_below_five_megabytes():
-    noise = np.random.default_rng(0).integers(0, 256, (3, 128, 128), np.uint8)
-    strengths = [0.2, 0.4, 0.6, 0.8]
-    count = rows_per_class(10, len(strengths), 128)
-    rows = [
-        GalleryRow("k", str(n), noise, [Variant("v", noise)] * len(strengths)) for n in range(10) for _ in range(count)
-    ]
-    page = render_html(replace(report(CLEAR), gallery=Gallery(strengths, rows, [GalleryRow("k", "c", noise, [])] * 10)))
-    assert count == 2
-    assert 3_500_000 < len(page) < 5_000_000
+@pytest.mark.parametrize("side", [64, 96, 300])
+def test_what_does_not_compress_stays_below_five_megabytes(side):
+    noise = np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8)
+    strengths = [0.1 * step for step in range(1, 11)]
+    count = rows_per_class(10, len(strengths), side)
+    variants = [Variant("v", noise)] * len(strengths)
+    rows = [GalleryRow("k", str(n), noise, variants) for n in range(10) for _ in range(count)]
+    pictures = [Picture("k", "c", noise)] * 16
+    page = render_html(
+        replace(
+            report(CLEAR),
+            gallery=Gallery(strengths, rows, [GalleryRow("k", "c", noise, [])] * 10),
+            dropped_images=pictures,
+            neighbours=list(zip(pictures, pictures, strict=True)),
+            suspects=[Suspect("s", "c", "d", 0.1, noise)] * 24,
+        )
+    )
+    assert 1_000_000 < len(page) < 5_000_000
 
 
 def test_the_page_is_the_same_every_time():
@@ -207,7 +265,11 @@ def test_the_page_is_the_same_every_time():
 
 
 def test_figures_without_a_number_become_null():
-    result = report({"original": [5.0, float("nan")], "targeted": [4.0, 4.0]}).to_json()
-    assert result["arms"]["original"]["error"]["mean"] is None
-    assert result["differences"]["original"]["targeted"]["significant"] is False
+    known = report({"original": [5.0, 5.0], "targeted": [4.0, 4.0]})
+    unknown = replace(known.arms[0], late_error=estimate([float("nan")] * 2), class_errors=[1.0, float("nan")])
+    result = replace(known, arms=[unknown, known.arms[1]]).to_json()
+    assert result["arms"]["original"]["late_error"]["mean"] is None
+    assert result["arms"]["original"]["class_errors"] == [1.0, None]
+    assert result["comparisons"]["original"]["targeted"]["told"] is False
+    json.dumps(result, allow_nan=False)
     assert report(CLEAR).to_metrics()["arms"]["targeted"]["test_error"] == 4.1

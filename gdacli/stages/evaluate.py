@@ -9,54 +9,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from gdacli.arms import Arm, milli, synthetic_key
+from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms
+from gdacli.arms import Arm
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.images import decode_array
+from gdacli.galleries import dropped_images, late_learned, nearest_neighbours, suspects
 from gdacli.loading import ImageSource, open_images
-from gdacli.metrics import balanced_error, class_errors, error_rate, estimate, macro_f1, paired_difference
+from gdacli.metrics import error_rate
 from gdacli.models import load_checkpoint
 from gdacli.params import Params
-from gdacli.paths import (
-    DROPPED,
-    EVALUATION,
-    PLOTS,
-    PROBE,
-    REJECTS,
-    SELECTION,
-    SOURCE,
-    SYNTHETIC,
-    TRAIN,
-    mix_file,
-    run_name,
-)
-from gdacli.prepared import Prepared, read_prepared, read_strategies
+from gdacli.paths import EVALUATION, PLOTS, PROBE, REJECTS, SELECTION, SOURCE, SYNTHETIC, TRAIN, mix_file, run_name
+from gdacli.prepared import read_prepared
+from gdacli.provenance import read_provenance
 from gdacli.rejects import read_left_out
-from gdacli.report import (
-    ArmResult,
-    Gallery,
-    GalleryRow,
-    Report,
-    Suspect,
-    Variant,
-    render_html,
-    render_markdown,
-    rows_per_class,
-)
+from gdacli.report import Report, render_html, render_markdown
 from gdacli.selection import is_late
-from gdacli.shards import read_shard
 from gdacli.tables import read_table, write_csv, write_table
 from gdacli.training import predict
 
 VERSION = 4
 
-REFERENCES = ("original", "upsample")
-_GALLERY_CLASSES = 10
 _SECTIONS_SHOWN = ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare")
-_SUSPECTS_SHOWN = 24
 
 
 def run(params: Params) -> dict[str, Any]:
@@ -82,30 +58,8 @@ def run(params: Params) -> dict[str, Any]:
         return open_images(prepared.references(split), image_size=size, device=device, **reading)
 
     late = _late_learned(images, labels, device)
-    predictions: dict[tuple[str, int], np.ndarray] = {}
-    columns: dict[str, list[Any]] = {name: [] for name in ("key", "label", "arm", "seed", "prediction", "confidence")}
-    with progress("evaluate", len(arms) * len(seeds), "models") as advance:
-        for name in arms:
-            for seed in seeds:
-                model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
-                probabilities = predict(model, images(model.image_size).in_order()).softmax(1).numpy()
-                guess = predictions[name, seed] = probabilities.argmax(1)
-                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, probabilities.max(1))
-                for column, values in zip(columns.values(), cells, strict=True):
-                    column += list(values)
-                advance(note=f"{run_name(name, seed)}: {error_rate(guess, labels):.2f} %")
+    predictions, columns = _predict(params, images, keys, labels, device)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
-    results = [_arm_result(name, seeds, predictions, labels, late, prepared, params, selection) for name in arms]
-    by_name = {result.name: result for result in results}
-    differences = {
-        reference: {
-            result.name: paired_difference(result.errors, by_name[reference].errors)
-            for result in results
-            if result.name != reference
-        }
-        for reference in REFERENCES
-        if reference in by_name
-    }
     pool, manifest = _pool()
     report = Report(
         class_names=prepared.class_names,
@@ -114,32 +68,40 @@ def run(params: Params) -> dict[str, Any]:
         num_train=prepared.splits["train"].count,
         num_images=len(labels),
         num_late=int(late.sum()),
-        arms=results,
-        differences=differences,
+        arms=[
+            arm_result(
+                name,
+                _describe(arm, selection),
+                predictions[name],
+                labels,
+                late,
+                prepared.num_classes,
+                _effort(name, seeds),
+            )
+            for name, arm in arms.items()
+        ],
+        main_arm=_main_arm(arms),
+        comparisons=compare_arms(predictions, labels),
         selection=selection,
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
-        gallery=_gallery(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
-        suspects=_suspects(prepared),
+        gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
+        dropped_images=dropped_images(),
+        neighbours=nearest_neighbours(prepared, pool),
+        suspects=suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
         rejects=rejects,
         num_rejected=len(rejects.keys() & set(pool["key"])),
-        settings=params.model_dump(
-            include={
-                "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
-                **dict.fromkeys(
-                    ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare"), True
-                ),
-            }
-        )
-        | {"arms": {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}},
+        provenance=read_provenance(arms, seeds, manifest),
+        settings=_settings(params, arms),
     )
     with new_directory(EVALUATION) as folder:
         write_table(folder / "predictions.parquet", columns)
         write_json(folder / "results.json", report.to_json())
         (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
+        _write_confusions(folder / "confusion.csv", report)
     _write_plots(report)
     return report.to_metrics()
 
@@ -208,32 +170,54 @@ def _late_learned(images: Callable[[int | None], ImageSource], labels: np.ndarra
         return is_late(predict(probe, images(probe.image_size).in_order()).numpy(), labels, file["centroids"])
 
 
-def _arm_result(
-    name: str,
-    seeds: list[int],
-    predictions: dict[tuple[str, int], np.ndarray],
-    labels: np.ndarray,
-    late: np.ndarray,
-    prepared: Prepared,
+def _predict(
     params: Params,
-    selection: dict[str, Any],
-) -> ArmResult:
-    guesses = [predictions[name, seed] for seed in seeds]
-    histories = [_read_csv(TRAIN / run_name(name, seed) / "history.csv") for seed in seeds]
-    return ArmResult(
-        name=name,
-        description=_describe(params.arm(name), selection),
-        errors=[error_rate(guess, labels) for guess in guesses],
-        error=estimate([error_rate(guess, labels) for guess in guesses]),
-        balanced_error=estimate([balanced_error(guess, labels) for guess in guesses]),
-        macro_f1=estimate([macro_f1(guess, labels) for guess in guesses]),
-        late_error=estimate([error_rate(guess[late], labels[late]) for guess in guesses]),
-        early_error=estimate([error_rate(guess[~late], labels[~late]) for guess in guesses]),
-        class_errors=np.mean([class_errors(guess, labels, prepared.num_classes) for guess in guesses], axis=0).tolist(),
-        updates=int(histories[0]["updates"][-1]),
-        images_seen=int(histories[0]["images"][-1]),
-        mix_size=_mix_size(name),
-    )
+    images: Callable[[int | None], ImageSource],
+    keys: list[str],
+    labels: np.ndarray,
+    device: torch.device,
+) -> tuple[dict[str, Predictions], dict[str, list[Any]]]:
+    """Run every model; returns each arm's predictions, and the columns of `predictions.parquet`."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("key", "label", "arm", "seed", "prediction", "confidence")}
+    predictions = {}
+    arms, seeds = params.compare.arms, params.compare.seeds
+    with progress("evaluate", len(arms) * len(seeds), "models") as advance:
+        for name in arms:
+            classes, confidence = [], []
+            for seed in seeds:
+                model = load_checkpoint(TRAIN / run_name(name, seed)).to(device)
+                probabilities = predict(model, images(model.image_size).in_order()).softmax(1).numpy()
+                guess = probabilities.argmax(1)
+                classes.append(guess)
+                confidence.append(probabilities.max(1))
+                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, confidence[-1])
+                for column, values in zip(columns.values(), cells, strict=True):
+                    column += list(values)
+                advance(note=f"{run_name(name, seed)}: {error_rate(guess, labels):.2f} %")
+            predictions[name] = Predictions(np.stack(classes), np.stack(confidence))
+    return predictions, columns
+
+
+def _effort(arm: str, seeds: list[int]) -> Effort:
+    history = _read_csv(TRAIN / run_name(arm, seeds[0]) / "history.csv")
+    return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm))
+
+
+def _main_arm(arms: dict[str, Arm]) -> str | None:
+    """Return the arm that the headline is about: `targeted`, or else the first one whose choice is the method's."""
+    made = [name for name, arm in arms.items() if arm.add == "synthetic"]
+    chosen = [name for name in made if arms[name].select not in ("all", "random")]
+    return next((name for name in ("targeted", *chosen, *made) if name in made), None)
+
+
+def _settings(params: Params, arms: dict[str, Arm]) -> dict[str, Any]:
+    shown: Any = {
+        "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
+        **dict.fromkeys(_SECTIONS_SHOWN, True),
+    }
+    return params.model_dump(include=shown) | {
+        "arms": {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}
+    }
 
 
 def _describe(arm: Arm, selection: dict[str, Any]) -> str:
@@ -261,81 +245,20 @@ def _curves(arm: str, seeds: list[int]) -> dict[str, list[float]]:
 
 
 def _read_csv(path: Path) -> dict[str, list[float]]:
-    rows = _csv_rows(require(path, "gdacli train"))
+    with require(path, "gdacli train").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _gallery(arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any], size: int) -> Gallery:
-    """Take of each class the latest-learned images that have variants, and the earliest-learned one for contrast."""
-    index = prepared.train_index()
-    score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
-    dropped = read_left_out(DROPPED)
-    shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
-    strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
-
-    def variants(row: int) -> list[str]:
-        return [synthetic_key(index["key"][row], strength, 0) for strength in strengths]
-
-    late_rows, early_rows = [], []
-    num_classes = min(prepared.num_classes, _GALLERY_CLASSES)
-    room = rows_per_class(num_classes, len(strengths), size)
-    for label in range(num_classes):
-        members = np.flatnonzero(index["label"] == label)
-        ranked = members[np.argsort(-score[members], kind="stable")]
-        late = [row for row in ranked if chosen[row]]
-        with_variants = [row for row in late if any(key in shard_of or key in dropped for key in variants(row))]
-        late_rows += (with_variants or late)[:room]
-        early_rows += [row for row in ranked[::-1] if not chosen[row] and np.isfinite(score[row])][:1]
-    wanted = {SOURCE / index["shard"][row]: set[str]() for row in late_rows + early_rows}
-    for row in late_rows + early_rows:
-        wanted[SOURCE / index["shard"][row]].add(index["key"][row])
-    for row in late_rows:
-        for key in variants(row):
-            if key in shard_of:
-                wanted.setdefault(SYNTHETIC / shard_of[key], set()).add(key)
-    images = {
-        sample.key: decode_array(sample.image)
-        for shard, keys in wanted.items()
-        for sample in read_shard(shard)
-        if sample.key in keys
-    }
-
-    def gallery_row(row: int, names: list[str]) -> GalleryRow:
-        key = index["key"][row]
-        made = [Variant(name, images.get(name), dropped.get(name, {}).get("reason")) for name in names]
-        return GalleryRow(key, prepared.class_names[index["label"][row]], images[key], made)
-
-    return Gallery(
-        strengths=[strength / 1000 for strength in strengths],
-        late=[gallery_row(row, variants(row)) for row in late_rows],
-        early=[gallery_row(row, []) for row in early_rows],
-    )
-
-
-def _suspects(prepared: Prepared) -> list[Suspect]:
-    """Read the first of the images that `gdacli select` suspects to be mislabelled."""
-    path = SELECTION / "suspects.csv"
-    rows = _csv_rows(path)[:_SUSPECTS_SHOWN] if path.exists() else []
-    if not rows:
-        return []
-    index = prepared.train_index()
-    shard_of = dict(zip(index["key"], index["shard"], strict=True))
-    keys = {row["key"] for row in rows}
-    images = {
-        sample.key: decode_array(sample.image)
-        for shard in sorted({shard_of[key] for key in keys})
-        for sample in read_shard(SOURCE / shard)
-        if sample.key in keys
-    }
-    return [
-        Suspect(row["key"], row["label"], row["suggested_label"], float(row["quality"]), images[row["key"]])
-        for row in rows
+def _write_confusions(path: Path, report: Report) -> None:
+    """List how often each label was taken for each class, by all seeds of an arm."""
+    names = report.class_names
+    rows = [
+        [arm.name, names[label], names[guess], int(arm.confusion[label, guess])]
+        for arm in report.arms
+        for label, guess in np.argwhere(arm.confusion).tolist()
     ]
+    write_csv(path, ["arm", "label", "prediction", "count"], rows)
 
 
 def _write_plots(report: Report) -> None:
@@ -343,7 +266,7 @@ def _write_plots(report: Report) -> None:
         PLOTS / "arms.csv",
         ["arm", "seed", "error", "updates"],
         [
-            [arm.name, seed, error, arm.updates]
+            [arm.name, seed, error, arm.effort.updates]
             for arm in report.arms
             for seed, error in zip(report.seeds, arm.errors, strict=True)
         ],

@@ -1,0 +1,186 @@
+"""What is known of each arm after all its seeds, and how the arms compare."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gdacli.calibration import confusion_matrix, expected_calibration_error, reliability_curve
+from gdacli.comparison import bootstrap_difference, bootstrap_error, hedges_g, holm, seeds_needed
+from gdacli.metrics import (
+    Difference,
+    Estimate,
+    balanced_error,
+    class_errors,
+    error_rate,
+    estimate,
+    macro_f1,
+    paired_difference,
+)
+from gdacli.rng import derive_seed
+
+REFERENCES = ("original", "upsample", "random")
+"""The arms that the others are compared with, where they were run."""
+
+Interval = tuple[float, float]
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the models of an arm say of the N images of the split, a row per seed."""
+
+    classes: np.ndarray
+    """int64 [S, N]."""
+    confidence: np.ndarray
+    """float [S, N] in [0, 1]: the probability of that class."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an arm was trained with; the same for each of its seeds."""
+
+    updates: int
+    images_seen: int
+    mix_size: int
+    """Images an epoch, repeats counted."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm after all its seeds; errors, F1 and calibration error in percent."""
+
+    name: str
+    description: str
+    errors: list[float]
+    """One per seed."""
+    error: Estimate
+    error_interval: Interval | None
+    """95 %, over seeds and images (`comparison.bootstrap_error`); that of `error` is over seeds alone."""
+    balanced_error: Estimate
+    macro_f1: Estimate
+    late_error: Estimate
+    """On the late-learned images of the split."""
+    early_error: Estimate
+    calibration_error: Estimate
+    """Expected calibration error."""
+    class_errors: list[float]
+    """Mean over seeds, per class."""
+    reliability: list[tuple[float, float, int]]
+    """Confidence, accuracy (both in [0, 1]) and number of predictions of each bin that has some, all seeds together."""
+    confusion: np.ndarray
+    """int64 [C, C]: predictions of all seeds by label (row) and class (column)."""
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against a reference, paired by seed; negative differences of error are better."""
+
+    difference: Difference
+    interval: Interval | None
+    """95 %, over seeds and images; that of `difference` is over seeds alone."""
+    effect_size: float | None
+    """Hedges' g of the paired differences."""
+    corrected_p: float | None
+    """The p-value after Holm's correction for the number of arms that are compared with this reference."""
+    seeds_needed: int | None
+    """Seeds with which the t-test would tell such a difference among so many arms (power 0.8); None where it does
+    tell, or cannot say."""
+
+    @property
+    def told(self) -> bool:
+        """True if the difference is significant: the corrected p-value is at most 0.05."""
+        return _told(self.corrected_p)
+
+
+def arm_result(
+    name: str,
+    description: str,
+    predictions: Predictions,
+    labels: np.ndarray,
+    late: np.ndarray,
+    num_classes: int,
+    effort: Effort,
+) -> ArmResult:
+    """Sum an arm up.
+
+    Args:
+        name, description: of the arm.
+        predictions: on the N images.
+        labels: int64 [N] in 0..C-1.
+        late: bool [N], the late-learned ones.
+        num_classes: C.
+        effort: of one training.
+    """
+    classes, correct = predictions.classes, predictions.classes == labels
+    errors = [error_rate(guess, labels) for guess in classes]
+    curve = reliability_curve(predictions.confidence.ravel(), correct.ravel())
+    filled = np.flatnonzero(curve.count)
+    return ArmResult(
+        name=name,
+        description=description,
+        errors=errors,
+        error=estimate(errors),
+        error_interval=bootstrap_error(~correct, _rng()),
+        balanced_error=estimate([balanced_error(guess, labels) for guess in classes]),
+        macro_f1=estimate([macro_f1(guess, labels) for guess in classes]),
+        late_error=estimate([error_rate(guess[late], labels[late]) for guess in classes]),
+        early_error=estimate([error_rate(guess[~late], labels[~late]) for guess in classes]),
+        calibration_error=estimate(
+            [expected_calibration_error(*each) for each in zip(predictions.confidence, correct, strict=True)]
+        ),
+        class_errors=np.mean([class_errors(guess, labels, num_classes) for guess in classes], axis=0).tolist(),
+        reliability=[
+            (float(curve.confidence[each]), float(curve.accuracy[each]), int(curve.count[each])) for each in filled
+        ],
+        confusion=confusion_matrix(classes.ravel(), np.tile(labels, len(classes)), num_classes),
+        effort=effort,
+    )
+
+
+def compare_arms(
+    predictions: Mapping[str, Predictions], labels: np.ndarray, references: Sequence[str] = REFERENCES
+) -> dict[str, dict[str, Comparison]]:
+    """Compare every arm with every reference that is among them: reference -> arm -> comparison.
+
+    A reference is itself compared with the references before it.
+
+    Args:
+        predictions: of each arm, all of the same seeds.
+        labels: int64 [N].
+        references: names of arms.
+    """
+    wrong = {name: each.classes != labels for name, each in predictions.items()}
+    compared, before = {}, set[str]()
+    for reference in (name for name in references if name in wrong):
+        before.add(reference)
+        if others := {name: each for name, each in wrong.items() if name not in before}:
+            compared[reference] = _against(wrong[reference], others)
+    return compared
+
+
+def _against(reference: np.ndarray, arms: Mapping[str, np.ndarray]) -> dict[str, Comparison]:
+    differences = {
+        name: paired_difference(100 * wrong.mean(1), 100 * reference.mean(1)) for name, wrong in arms.items()
+    }
+    corrected = dict(zip(arms, holm([each.p_value for each in differences.values()]), strict=True))
+    compared = {}
+    for name, difference in differences.items():
+        p_value = corrected[name]
+        compared[name] = Comparison(
+            difference=difference,
+            interval=bootstrap_difference(arms[name], reference, _rng()),
+            effect_size=hedges_g(difference),
+            corrected_p=p_value,
+            seeds_needed=None if _told(p_value) else seeds_needed(difference, level=_LEVEL / len(arms)),
+        )
+    return compared
+
+
+def _told(p_value: float | None) -> bool:
+    return p_value is not None and p_value <= _LEVEL
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(derive_seed("bootstrap"))

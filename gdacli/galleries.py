@@ -1,0 +1,220 @@
+"""The pictures of the report: which images it shows, and their pixels from the shards."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gdacli.arms import Arm, milli, synthetic_key
+from gdacli.images import decode_array
+from gdacli.paths import DROPPED, SELECTION, SOURCE, SYNTHETIC
+from gdacli.prepared import Prepared, read_strategies
+from gdacli.rejects import read_left_out
+from gdacli.shards import read_shard
+
+GALLERY_SIDE = 96
+"""Largest side of an image in the report, in pixels."""
+_CLASSES = 10
+_BYTES = 2_400_000
+_SUSPECTS = 24
+_DROPPED = 16
+_NEIGHBOURS = 8
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A place in the gallery for an image of the pool."""
+
+    key: str
+    image: np.ndarray | None
+    """uint8 [3, H, W]; None where the pool has none."""
+    dropped: str | None = None
+    """Why `generate.filter` dropped it."""
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """A training image, uint8 [3, H, W], beside its variants, one a strength."""
+
+    key: str
+    class_name: str
+    source: np.ndarray
+    variants: list[Variant]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Late-learned images with a variant per strength, and early-learned ones."""
+
+    strengths: list[float]
+    late: list[GalleryRow]
+    early: list[GalleryRow]
+
+    @property
+    def has_variants(self) -> bool:
+        """True if an image of the pool is shown, which a person may reject."""
+        return any(variant.image is not None for row in self.late for variant in row.variants)
+
+    def by_class(self) -> list[tuple[str, list[GalleryRow]]]:
+        """Return the late-learned rows of each class, in their order."""
+        return [(name, list(rows)) for name, rows in groupby(self.late, lambda row: row.class_name)]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training image whose label is probably wrong, uint8 [3, H, W]."""
+
+    key: str
+    label: str
+    suggested: str
+    """The class that the model takes it for."""
+    quality: float
+    """Probability of the label in [0, 1], out of fold."""
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, uint8 [3, H, W], with its key and what stands under it."""
+
+    key: str
+    caption: str
+    image: np.ndarray
+
+
+def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
+    """Return how many late-learned images of each class the gallery has room for, 1 to 4.
+
+    Even images that do not compress then take less than 2.4 MB, unless there are more than 13 strengths.
+
+    >>> rows_per_class(10, 2, 32), rows_per_class(10, 10, 512)
+    (4, 1)
+    """
+    largest_bytes = 4 * min(image_side, 64) ** 2  # 3 bytes a pixel, 4 characters for 3 bytes; larger images are WebP
+    return int(np.clip(_BYTES // (num_classes * (1 + num_strengths) * largest_bytes), 1, 4))
+
+
+def late_learned(arms: Mapping[str, Arm], prepared: Prepared, pool: Mapping[str, Any], size: int) -> Gallery:
+    """Take of each class the latest-learned images that have variants, and the earliest-learned one for contrast.
+
+    Args:
+        arms: the compared ones, whose strengths are shown.
+        prepared: the source images.
+        pool: key and shard of the pool's images.
+        size: side of the images in pixels.
+    """
+    index = prepared.train_index()
+    score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
+    dropped = read_left_out(DROPPED)
+    shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
+    strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
+
+    def variants(row: int) -> list[str]:
+        return [synthetic_key(index["key"][row], strength, 0) for strength in strengths]
+
+    late_rows, early_rows = [], []
+    num_classes = min(prepared.num_classes, _CLASSES)
+    room = rows_per_class(num_classes, len(strengths), size)
+    for label in range(num_classes):
+        members = np.flatnonzero(index["label"] == label)
+        ranked = members[np.argsort(-score[members], kind="stable")]
+        late = [row for row in ranked if chosen[row]]
+        with_variants = [row for row in late if any(key in shard_of or key in dropped for key in variants(row))]
+        late_rows += (with_variants or late)[:room]
+        early_rows += [row for row in ranked[::-1] if not chosen[row] and np.isfinite(score[row])][:1]
+    shown = [(SOURCE / index["shard"][row], index["key"][row]) for row in late_rows + early_rows]
+    made = [key for row in late_rows for key in variants(row) if key in shard_of]
+    images = read_images([*shown, *((SYNTHETIC / shard_of[key], key) for key in made)])
+
+    def gallery_row(row: int, names: list[str]) -> GalleryRow:
+        key = index["key"][row]
+        places = [Variant(name, images.get(name), dropped.get(name, {}).get("reason")) for name in names]
+        return GalleryRow(key, prepared.class_names[index["label"][row]], images[key], places)
+
+    return Gallery(
+        strengths=[strength / 1000 for strength in strengths],
+        late=[gallery_row(row, variants(row)) for row in late_rows],
+        early=[gallery_row(row, []) for row in early_rows],
+    )
+
+
+def suspects(prepared: Prepared) -> list[Suspect]:
+    """Return the first of the images that `gdacli select` suspects to be mislabelled."""
+    path = SELECTION / "suspects.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:_SUSPECTS]
+    images = _train_images(prepared, [row["key"] for row in rows])
+    return [
+        Suspect(row["key"], row["label"], row["suggested_label"], float(row["quality"]), images[row["key"]])
+        for row in rows
+    ]
+
+
+def dropped_images() -> list[Picture]:
+    """Return images that `generate.filter` dropped, some of every reason, with the reason."""
+    by_reason: dict[str, list[dict[str, str]]] = {}
+    for row in read_left_out(DROPPED).values():
+        by_reason.setdefault(row["reason"], []).append(row)
+    room = -(-_DROPPED // max(1, len(by_reason)))
+    rows = [row for reason in sorted(by_reason) for row in by_reason[reason][:room]][:_DROPPED]
+    images = read_images((SYNTHETIC / DROPPED.stem / row["shard"], row["key"]) for row in rows)
+    return [Picture(row["key"], row["reason"], images[row["key"]]) for row in rows]
+
+
+def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tuple[Picture, Picture]]:
+    """Return the synthetic images that are nearest to a train image other than their source, beside that image.
+
+    Args:
+        prepared: the source images.
+        pool: key, shard, `nearest_key` and `nearest_distance` of the pool's images.
+    """
+    if not len(pool["key"]):
+        return []
+    order = np.argsort(np.asarray(pool["nearest_distance"]), kind="stable")
+    rows, seen = list[int](), set[str]()
+    for row in order.tolist():
+        if pool["nearest_key"][row] and pool["nearest_key"][row] not in seen:
+            seen.add(pool["nearest_key"][row])
+            rows.append(row)
+        if len(rows) == _NEIGHBOURS:
+            break
+    made = read_images((SYNTHETIC / pool["shard"][row], pool["key"][row]) for row in rows)
+    near = _train_images(prepared, [pool["nearest_key"][row] for row in rows])
+    return [
+        (
+            Picture(pool["key"][row], "synthetic", made[pool["key"][row]]),
+            Picture(pool["nearest_key"][row], f"{pool['nearest_distance'][row]:.3f}", near[pool["nearest_key"][row]]),
+        )
+        for row in rows
+    ]
+
+
+def read_images(wanted: Iterable[tuple[Path, str]]) -> dict[str, np.ndarray]:
+    """Return images, uint8 [3, H, W], by key.
+
+    Args:
+        wanted: shard and key of each; no two shards hold the same key.
+    """
+    by_shard: dict[Path, set[str]] = {}
+    for shard, key in wanted:
+        by_shard.setdefault(shard, set()).add(key)
+    return {
+        sample.key: decode_array(sample.image)
+        for shard, keys in by_shard.items()
+        for sample in read_shard(shard)
+        if sample.key in keys
+    }
+
+
+def _train_images(prepared: Prepared, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    index = prepared.train_index()
+    wanted = set(keys)
+    return read_images(
+        (SOURCE / shard, key) for key, shard in zip(index["key"], index["shard"], strict=True) if key in wanted
+    )

@@ -1,0 +1,53 @@
+"""Where the figures of a report come from, and how to get them again."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from gdacli import __version__
+from gdacli.artifacts import read_json, sha256_file
+from gdacli.paths import PROBE, SOURCE, SYNTHETIC, TRAIN, run_name
+
+_MADE_BY = ("backend_version", "model", "environments", "settings")
+_PACKAGES = ("torch", "torchvision", "timm", "diffusers", "numpy", "scipy", "pillow")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the figures; hashes are SHA-256."""
+
+    versions: dict[str, str]
+    """Of gdacli, Python and the packages that decide bits, where `evaluate` ran."""
+    dataset: str
+    """Hash of `data/source/dataset.json`, which names every shard by its hash."""
+    probe: str
+    """Hash of the probe's weights."""
+    pool: str | None
+    """Hash of the pool's manifest, which names its shards; None without a pool."""
+    generator: dict[str, Any]
+    """Backend and weights, and the environments that made the images; empty without a pool."""
+    trainings: dict[str, str]
+    """Hash of each training's weights."""
+    devices: list[str]
+    """On which they were trained."""
+
+
+def read_provenance(arms: Iterable[str], seeds: Iterable[int], manifest: Mapping[str, Any]) -> Provenance:
+    """Read what the artifacts say of themselves.
+
+    Args:
+        arms, seeds: of the trainings.
+        manifest: of the pool; empty without one.
+    """
+    folders = {run_name(arm, seed): TRAIN / run_name(arm, seed) for arm in arms for seed in seeds}
+    return Provenance(
+        versions={"gdacli": __version__, "python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+        dataset=sha256_file(SOURCE / "dataset.json"),
+        probe=sha256_file(PROBE / "model.safetensors"),
+        pool=sha256_file(SYNTHETIC / "manifest.json") if manifest else None,
+        generator={name: manifest[name] for name in _MADE_BY if name in manifest},
+        trainings={name: sha256_file(folder / "model.safetensors") for name, folder in folders.items()},
+        devices=sorted({read_json(folder / "provenance.json")["device"] for folder in folders.values()}),
+    )
