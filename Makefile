@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	PATH="$(BIN):$$PATH" pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Kills, a lost Ray node, an object store, damage to every artifact: about an hour on 2 cores. GDACLI_KILLS sets how many kills (100).
+# Kills, a lost Ray node, an object store, damage to every artifact, the report in a browser: about an hour on 2 cores. GDACLI_KILLS sets how many kills (100).
 soak: $(SOAK_INSTALLED)
 	PATH="$(BIN):$$PATH" pytest -s tests/soak
 
@@ -45,4 +45,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(SOAK_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,soak]'
+	command -v chromium || command -v chromium-browser || command -v google-chrome || $(BIN)/playwright install chromium
 	touch $(SOAK_INSTALLED)

@@ -103,7 +103,7 @@ class Project:
 
     def write(self, **sections: dict) -> None:
         """Write params.yaml: TINY with some sections updated."""
-        values = {name: {**section, **sections.get(name, {})} for name, section in TINY.items()}
+        values = {name: {**TINY.get(name, {}), **sections.get(name, {})} for name in TINY | sections}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(values))
 
     def __call__(self, *arguments: str) -> "Outcome":
