@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over training seeds. With one seed there is no spread: `sd`, `low` and `high` are None.
+    """A mean over training seeds, in percent. With one seed there is no spread: `sd`, `low` and `high` are None.
 
     Equal values leave an interval of no width, which says nothing about chance: `low` and `high` are then None too.
     """
@@ -20,7 +20,10 @@ class Estimate:
     sd: float | None
     """Standard deviation over seeds (n - 1)."""
     low: float | None
-    """Lower end of the 95 % t-interval of the mean, over training seeds only (the test images are fixed)."""
+    """Lower end of the 95 % t-interval of the mean, over training seeds only (the test images are fixed).
+
+    Of a percentage clipped to [0, 100], of a `Difference` not.
+    """
     high: float | None
     num: int
 
@@ -90,13 +93,22 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     return max(0.0, float(distance))  # equal sets: rounding may leave -1e-13
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean, standard deviation and 95 % t-interval of one value per seed."""
-    mean, sd, low, high = _interval(np.asarray(values, float))
-    return Estimate(mean, sd, low, high, len(values))
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Return mean, standard deviation and 95 % t-interval, clipped to [0, 100], of one percentage per seed.
+
+    Raises:
+        ValueError: a value below 0 or above 100.
+    """
+    percentages = np.asarray(values, float)
+    if ((percentages < 0) | (percentages > 100)).any():
+        raise ValueError(f"found {percentages.min():g} to {percentages.max():g}, needs percentages from 0 to 100")
+    mean, sd, low, high = _interval(percentages)
+    if low is None or high is None:
+        return Estimate(mean, sd, None, None, len(percentages))
+    return Estimate(mean, sd, max(0.0, low), min(100.0, high), len(percentages))
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
+def paired_difference(values: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray) -> Difference:
     """Compare one value per seed with the reference's of the same seeds, in the same order.
 
     Raises:

@@ -43,6 +43,20 @@ def test_the_interval_is_students():
     assert (alone.mean, alone.sd, alone.low, alone.high) == (4.0, None, None, None)
 
 
+def test_the_interval_of_a_percentage_ends_at_0_and_100_and_of_a_difference_does_not():
+    values, reference = [0.1, 0.2, 1.4], [0.0, 0.0, 0.2]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert low < 0
+    assert (estimate(values).low, estimate(values).high) == (0, pytest.approx(high))
+    turned = estimate([100 - value for value in values])
+    assert (turned.low, turned.high) == (pytest.approx(100 - high), 100)
+    assert (paired_difference(values, reference).low or 0) < 0
+    assert math.isnan(estimate([math.nan, math.nan]).mean)
+    for wrong in ([-0.1, 1], [1, 100.1]):
+        with pytest.raises(ValueError, match="needs percentages"):
+            estimate(wrong)
+
+
 def test_the_paired_difference_is_scipys():
     arm, reference = [4.0, 4.5, 5.3], [4.4, 4.6, 5.9]
     result = paired_difference(arm, reference)
