@@ -5,20 +5,66 @@ import fcntl
 import io
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
-from gdacli.artifacts import new_directory, new_file, sha256_bytes
+from gdacli.artifacts import new_directory, new_file, read_json, sha256_bytes, sha256_file, write_json
 from gdacli.checksums import verify_folder
 from gdacli.console import say
+from gdacli.errors import GdaError
+from gdacli.rng import digest
 from gdacli.store import open_location, work_location
+
+TRAINING_VERSION = 2
+"""Of what a training does; a higher one trains again."""
 
 _STATE = "state.pt"
 _FINISHED = "finished"
 _DIGEST = 64  # bytes of the SHA-256 before the state
+
+
+def training_identity(
+    dataset: Path, mix: Path, settings: Mapping[str, Any], seed: int, *, device: str, threads: int
+) -> str:
+    """Return the hash of all that determines a training's weights, but for the kind of machine.
+
+    Args:
+        dataset: the `dataset.json` of the prepared data.
+        mix: of the arm.
+        settings: `Train.of_weights`.
+        seed: of the training.
+        device: `compute.device`.
+        threads: `compute.threads`.
+
+    Raises:
+        GdaError: the weights to start from do not exist.
+    """
+    return digest(
+        TRAINING_VERSION,
+        sha256_file(dataset),
+        sha256_file(mix),
+        settings,
+        _start(settings["pretrained"]),
+        seed,
+        device,
+        threads,
+        [version(name) for name in ("torch", "timm", "torchvision", "pillow")],
+    )
+
+
+def _start(pretrained: bool | str) -> list[str]:
+    """Return the hashes of the files that a training starts from: weights, and the normalisation beside them."""
+    if not isinstance(pretrained, str):
+        return []
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        what = "is a folder: name the .safetensors file in it" if path.is_dir() else "does not exist"
+        raise GdaError(f"train.pretrained: {path} {what}")
+    return [sha256_file(file) for file in (path, path.with_name("config.json")) if file.exists()]
 
 
 class TrainingStore:
@@ -94,6 +140,21 @@ class TrainingStore:
             say(f"warning: {path} is damaged; the training starts again")
             return None
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+    def keep_figures(self, name: str, figures: Any) -> None:
+        """Keep what was measured on this training, JSON-able, under a name."""
+        write_json(self.folder / f"{name}.json", figures)
+
+    def figures(self, name: str) -> Any:
+        """Return what was kept under a name; None if there is none, or it is damaged, which is said."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
+        try:
+            return read_json(path)
+        except GdaError:
+            say(f"warning: {path} is damaged; it is measured again")
+            return None
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.console import progress, say
-from gdacli.errors import GdaError
-from gdacli.image_index import read_references
 from gdacli.params import Params
 from gdacli.paths import LOGS, SOURCE, TRAIN, mix_file, run_name
-from gdacli.prepared import Prepared, read_prepared
+from gdacli.prepared import read_prepared
 from gdacli.processes import is_first_process
-from gdacli.rng import derive_seed, digest
 from gdacli.tables import read_columns, write_csv
 from gdacli.trackers import open_trackers
-from gdacli.training_store import TrainingStore, copy_files
+from gdacli.training_store import TRAINING_VERSION, TrainingStore, copy_files, training_identity
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
     from gdacli.models import Classifier
     from gdacli.training import Epoch
 
-VERSION = 2
+VERSION = TRAINING_VERSION
 
 _COLUMNS = ("epoch", "updates", "images", "lr", "loss", "error", "validation_error")
 _TRACKED = ("loss", "error", "lr", "validation_error")
@@ -77,35 +71,17 @@ def _of_kept(run: dict[str, Any]) -> str:
     return f", kept the weights of epoch {run['kept_epoch']} with validation error {run['validation_error']:.2f} %"
 
 
-def _identity(params: Params, arm: str, seed: int) -> str:
-    """Return the hash of all that determines a training's weights, but for the kind of machine."""
-    train = params.train_of(arm)
-    return digest(
-        VERSION,
-        sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
-        sha256_file(require(mix_file(arm), f"gdacli mix --arm {arm}")),
-        train.of_weights(),
-        _start(train.pretrained),
-        seed,
-        params.compute.device,
-        params.compute.threads,
-        [version(name) for name in ("torch", "timm", "torchvision", "pillow")],
-    )
-
-
-def _start(pretrained: bool | str) -> list[str]:
-    """Return the hashes of the files that a training starts from: weights, and the normalisation beside them."""
-    if not isinstance(pretrained, str):
-        return []
-    path = Path(pretrained).expanduser()
-    if not path.is_file():
-        what = "is a folder: name the .safetensors file in it" if path.is_dir() else "does not exist"
-        raise GdaError(f"train.pretrained: {path} {what}")
-    return [sha256_file(file) for file in (path, path.with_name("config.json")) if file.exists()]
-
-
 def _store(params: Params, arm: str, seed: int) -> TrainingStore:
-    return TrainingStore(_identity(params, arm, seed), params.train_of(arm).save_seconds)
+    train = params.train_of(arm)
+    identity = training_identity(
+        require(SOURCE / "dataset.json", "gdacli prepare"),
+        require(mix_file(arm), f"gdacli mix --arm {arm}"),
+        train.of_weights(),
+        seed,
+        device=params.compute.device,
+        threads=params.compute.threads,
+    )
+    return TrainingStore(identity, train.save_seconds)
 
 
 def _taken(params: Params, arm: str, seed: int) -> bool:
@@ -159,35 +135,16 @@ def _fitted(
     store: TrainingStore | None,
 ) -> tuple[Classifier, dict[str, Any], list[Epoch]]:
     """Train; returns the model, its `config.json` and its history."""
-    import torch
-
-    from gdacli.batches import batch_bounds
-    from gdacli.loading import open_images
-    from gdacli.models import create_model, freeze, timm_config
-    from gdacli.training import Epoch, train_classifier
+    from gdacli.models import timm_config
+    from gdacli.training import Epoch
+    from gdacli.trainings import fit, open_training
 
     train = params.train_of(arm)
     prepared = read_prepared(SOURCE)
-    size = prepared.training_size(train.image_size, "train.image_size")
-    mix = read_columns(mix_file(arm), ["label", "repeats"])
-    reading: dict[str, Any] = {"image_size": size, "device": device, **train.of_loading()}
-    references = read_references(mix_file(arm), origin="the mix", command=f"gdacli mix --arm {arm}")
-    images = open_images(references, seed=derive_seed("train", seed), **reading)
-    labels, repeats = (torch.from_numpy(mix[name].to_numpy().copy()) for name in ("label", "repeats"))
-    per_epoch = len(batch_bounds(int(repeats.sum()), train.batch_size))
-    updates = train.budget.updates or (train.budget.epochs or 0) * per_epoch
-    model = create_model(
-        train.model,
-        prepared.num_classes,
-        train.model_args,
-        seed,
-        image_size=size,
-        pretrained=train.pretrained,
-    ).to(device)
-    freeze(model, train.freeze)
-    validate = _validation(prepared, **{**reading, "random_resized_crop": None})
-    if train.checkpoint == "best":
-        prepared.require_validation("train.checkpoint: found best")
+    training = open_training(
+        prepared, arm, mix_file(arm), seed, device, train.of_weights(), train.of_loading(), train.of_loop()
+    )
+    per_epoch, updates = training.per_epoch, training.updates
     name, history = run_name(arm, seed), list[Epoch]()
     trackers = open_trackers(train.trackers if is_first_process() else [], LOGS / name)
     with progress(f"train {name}", updates, "updates") as advance, trackers as log:
@@ -223,28 +180,8 @@ def _fitted(
                 advance(waiting, note=f"{note}{rate}")
                 waiting = 0
 
-        train_classifier(
-            model,
-            images,
-            labels,
-            repeats,
-            num_classes=prepared.num_classes,
-            updates=updates,
-            schedule=train.schedule,
-            warmup=train.warmup,
-            ema_decay=train.ema_decay,
-            seed=derive_seed("train", seed),
-            on_epoch=on_epoch,
-            on_update=on_update,
-            validate=validate,
-            keep_best=train.checkpoint == "best",
-            state=state,
-            keeper=store,
-            world=world,
-            **train.of_loop(),
-        )
-    config = timm_config(train.model, model, prepared.class_names)
-    return model, config, history
+        fit(training, on_epoch=on_epoch, on_update=on_update, state=state, keeper=store, world=world)
+    return training.model, timm_config(train.model, training.model, prepared.class_names), history
 
 
 def _figures(params: Params, arm: str, seed: int, seconds: float) -> dict[str, Any]:
@@ -271,17 +208,3 @@ def _figures(params: Params, arm: str, seed: int, seconds: float) -> dict[str, A
 def _history(name: str) -> list[dict[str, str]]:
     with (TRAIN / name / "history.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _validation(prepared: Prepared, **reading: Any) -> Callable[[Classifier], float] | None:
-    """Return what gives a model's error on the validation split in %, None without one."""
-    import torch
-
-    from gdacli.loading import open_images
-    from gdacli.training import predict
-
-    if prepared.splits["validation"].count == 0:
-        return None
-    images = open_images(prepared.references("validation"), **reading)
-    truth = torch.from_numpy(prepared.labels("validation"))
-    return lambda model: 100 * (predict(model, images.in_order()).argmax(1) != truth).float().mean().item()
