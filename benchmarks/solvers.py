@@ -16,8 +16,8 @@ import torch
 
 from gdacli.arms import PoolPlan
 from gdacli.engine import Engine
+from gdacli.frechet import GaussianStatistics, frechet_distance
 from gdacli.images import decode_array
-from gdacli.metrics import frechet_distance
 from gdacli.models import Classifier, load_checkpoint
 from gdacli.params import load_params
 from gdacli.paths import GENERATOR, PROBE, SOURCE
@@ -74,15 +74,16 @@ def main() -> None:
     if not (arguments.project / GENERATOR).exists():
         print(f"{arguments.project}: no fitted generator; run `make demo` first, or name a project with --project")
         return
-    real = np.load(arguments.project / PROBE / "features.npy").astype(float)
+    real = GaussianStatistics.of(np.load(arguments.project / PROBE / "features.npy"))
     rows: list[dict[str, Any]] = []
     for strength in arguments.strengths:
-        reference = np.empty((0, 0))
+        reference = None
         for solver, steps, seed in RUNS:
             made, seconds = features(arguments.project, strength, solver, steps, seed)
-            reference = made if (solver, steps, seed) == REFERENCE else reference
+            fitted = GaussianStatistics.of(made)
+            reference = reference or fitted  # the first of RUNS
             row = {"strength": strength, "solver": solver, "steps": steps, "seed": seed, "images": len(made)}
-            row |= {"to_real": frechet_distance(made, real), "to_ddpm_100": frechet_distance(made, reference)}
+            row |= {"to_real": frechet_distance(fitted, real), "to_ddpm_100": frechet_distance(fitted, reference)}
             rows.append({**row, "seconds": seconds})
             if not arguments.json:
                 print(

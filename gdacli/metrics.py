@@ -67,45 +67,10 @@ def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(100 * f1_score(labels, predictions, labels=present, average="macro", zero_division=0))
 
 
-def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Return the squared Fréchet distance between Gaussians fitted to two sets of features; 0 = equal, lower = nearer.
-
-    Args:
-        features_a: float [N, D], N >= 2, may be less than D.
-        features_b: float [M, D], M >= 2.
-
-    Raises:
-        ValueError: other shapes, or values that are not finite.
-
-    Source: Dowson and Landau (1982): |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B (n - 1).
-    With centred features A = X^T X and B = Y^T Y, so that tr (A B)^(1/2) is the sum of the singular values of X Y^T, or
-    of R S^T where X = Q R and Y = P S. That is exact for singular covariances too, where a matrix root is not.
-    """
-    a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or len(a) < 2 or len(b) < 2:
-        raise ValueError(f"found features {list(a.shape)} and {list(b.shape)}, needs [N, D] and [M, D] with N, M >= 2")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("found features that are not finite")
-    x, y = ((each - each.mean(0)) / math.sqrt(len(each) - 1) for each in (a, b))
-    r, s = (np.asarray(np.linalg.qr(each, mode="r")) for each in (x, y))
-    root = np.linalg.norm(r @ s.T, ord="nuc")
-    distance = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * root
-    return max(0.0, float(distance))  # equal sets: rounding may leave -1e-13
-
-
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Return mean, standard deviation and 95 % t-interval, clipped to [0, 100], of one percentage per seed.
-
-    Raises:
-        ValueError: a value below 0 or above 100.
-    """
-    percentages = np.asarray(values, float)
-    if ((percentages < 0) | (percentages > 100)).any():
-        raise ValueError(f"found {percentages.min():g} to {percentages.max():g}, needs percentages from 0 to 100")
-    mean, sd, low, high = _interval(percentages)
-    if low is None or high is None:
-        return Estimate(mean, sd, None, None, len(percentages))
-    return Estimate(mean, sd, max(0.0, low), min(100.0, high), len(percentages))
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return mean, standard deviation and 95 % t-interval of one value per seed."""
+    mean, sd, low, high = _interval(np.asarray(values, float))
+    return Estimate(mean, sd, low, high, len(values))
 
 
 def paired_difference(values: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray) -> Difference:

@@ -9,7 +9,6 @@ from gdacli.metrics import (
     class_errors,
     error_rate,
     estimate,
-    frechet_distance,
     macro_f1,
     paired_difference,
 )
@@ -80,52 +79,3 @@ def test_a_difference_is_called_as_often_as_promised_when_there_is_none():
     rng = np.random.default_rng(0)
     called = [paired_difference(*rng.normal(5, 0.3, (2, 3))).significant for _ in range(2000)]
     assert 0.035 < np.mean(called) < 0.065
-
-
-def with_moments(mean: np.ndarray, covariance: np.ndarray, num: int, seed: int) -> np.ndarray:
-    """Make features [num, D] that have exactly this mean and covariance."""
-    noise = np.random.default_rng(seed).standard_normal((num, len(mean)))
-    noise -= noise.mean(0)
-    white = np.linalg.solve(np.linalg.cholesky(np.cov(noise.T)), noise.T)
-    return (np.linalg.cholesky(covariance) @ white).T + mean
-
-
-def test_the_frechet_distance_of_known_gaussians():
-    a = with_moments(np.array([1.0, 2, 3]), np.diag([1.0, 4, 9]), 40, seed=0)
-    b = with_moments(np.array([1.0, 0, 3]), np.diag([4.0, 4, 1]), 60, seed=1)
-    assert frechet_distance(a, b) == pytest.approx(2**2 + (2 - 1) ** 2 + 0 + (1 - 3) ** 2)
-    rotation = np.linalg.qr(np.random.default_rng(2).standard_normal((3, 3)))[0]
-    assert frechet_distance(a @ rotation, b @ rotation) == pytest.approx(9)
-
-
-@pytest.mark.parametrize(
-    ("num_a", "num_b", "width"), [(200, 150, 16), (80, 70, 64), (20, 300, 48), (10, 12, 40), (2, 2, 5)]
-)
-def test_the_frechet_distance_is_the_one_by_the_matrix_root(num_a, num_b, width):
-    from scipy.linalg import sqrtm
-
-    rng = np.random.default_rng(num_a)
-    a = (rng.standard_normal((num_a, width)) @ rng.standard_normal((width, width))).astype(np.float32)
-    b = (rng.standard_normal((num_b, width)) @ rng.standard_normal((width, width)) + 1).astype(np.float32)
-    double_a, double_b = a.astype(float), b.astype(float)
-    cov_a, cov_b = np.cov(double_a.T), np.cov(double_b.T)
-    if min(num_a, num_b) > width:
-        trace = np.trace(sqrtm(cov_a @ cov_b)).real
-    else:  # sqrtm of a singular matrix is inexact; of a symmetric one eigenvalues are exact, if noise is left out
-        values, vectors = np.linalg.eigh(cov_a)
-        root_a = vectors * np.sqrt(values.clip(0)) @ vectors.T
-        squares = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
-        trace = np.sqrt(squares[squares > 1e-10 * squares.max()]).sum()
-    expected = ((double_a.mean(0) - double_b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * trace
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-12)
-    assert frechet_distance(a, a[::-1]) == pytest.approx(0, abs=1e-9 * np.trace(cov_a))
-
-
-def test_features_that_cannot_be_compared_are_refused():
-    good = np.ones((4, 3))
-    for wrong in (np.ones((4, 2)), np.ones((1, 3)), np.ones(3)):
-        with pytest.raises(ValueError, match="needs \\[N, D\\]"):
-            frechet_distance(good, wrong)
-    with pytest.raises(ValueError, match="not finite"):
-        frechet_distance(good, good * np.nan)
