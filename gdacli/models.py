@@ -62,9 +62,14 @@ class Classifier(nn.Module):
         Returns:
             logits, float32 [N, C], and what the last layer sees, float32 [N, D], each row of length 1.
         """
+        logits, features = self.logits_and_last_features(x_NCHW)
+        return logits, F.normalize(features, dim=1)
+
+    def logits_and_last_features(self, x_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same with the features as the last layer sees them, of any length."""
         maps = self.net.forward_features((x_NCHW - self.mean) / self.std)
         features, logits = self.net.forward_head(maps, pre_logits=True), self.net.forward_head(maps)
-        return logits.float(), F.normalize(features.float().flatten(1), dim=1)
+        return logits.float(), features.float().flatten(1)
 
     def unit_features(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """Return the features of `logits_and_features`."""

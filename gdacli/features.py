@@ -1,0 +1,151 @@
+"""What a model sees in images: its features and its predictions, computed once for the same images and weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gdacli.architectures import ARCHITECTURES
+from gdacli.array_cache import cached_arrays
+from gdacli.artifacts import require
+from gdacli.console import progress
+from gdacli.errors import GdaError
+from gdacli.image_index import References
+from gdacli.loading import Loading, open_images
+from gdacli.models import Classifier, check_model, create_model, load_checkpoint
+from gdacli.rng import digest
+
+VERSION = 1
+"""Raise it when the same images and model get other features."""
+
+PROBE_FEATURES = "probe"
+"""The name that stands for the probe's checkpoint."""
+
+_PIXELS_AT_ONCE = 2**22  # of a batch: 256 images of 128 x 128 pixels, 15 of the 518 x 518 that DINOv2 takes
+_LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a model sees in N images."""
+
+    features: np.ndarray
+    """float32 [N, D], what the last layer sees: not normalised."""
+    predictions: np.ndarray | None
+    """int64 [N], the class of the highest logit; None of a model without a last layer."""
+    digest: str
+    """Of the model and the images, for what is computed of them."""
+
+
+def load_feature_model(name: str, weights: str | None, probe: Path) -> Classifier:
+    """Load the model whose features images are compared by, onto the CPU.
+
+    A timm model takes images of the size, and normalised as, its `pretrained_cfg` says, and has no last layer.
+
+    Args:
+        name: `probe`, or a timm model, with the tag of its weights (`inception_v3.tv_in1k`).
+        weights: a .safetensors file; None takes timm's own weights, from the Hub or its cache.
+        probe: the folder of the probe's checkpoint.
+
+    Raises:
+        GdaError: no such model, or its weights are neither here nor reachable.
+    """
+    if name == PROBE_FEATURES:
+        if weights is not None:
+            raise GdaError(
+                f"evaluate.features_weights: found {weights}, but evaluate.features is probe, whose weights are in "
+                f"{probe}: set features_weights to null, or features to a timm model"
+            )
+        require(probe / "model.safetensors", "gdacli probe")
+        return load_checkpoint(probe)
+    if name in ARCHITECTURES:
+        raise GdaError(
+            f"evaluate.features: found {name}, whose weights are a training's; allowed: {PROBE_FEATURES}, or a timm "
+            "model by name, such as inception_v3.tv_in1k"
+        )
+    try:
+        check_model(name)
+        size = _input_size(name)
+        return create_model(name, 0, {}, 0, image_size=size, pretrained=True if weights is None else weights)
+    except GdaError as error:
+        raise GdaError(
+            f"evaluate.features: found {name}, which cannot be loaded ({error}): set evaluate.features_weights to its "
+            f".safetensors file, or evaluate.features to {PROBE_FEATURES}"
+        ) from error
+
+
+def _input_size(name: str) -> int:
+    import timm
+
+    try:
+        config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise GdaError(str(error)) from error
+    return int(config.input_size[-1])
+
+
+def model_digest(model: Classifier) -> str:
+    """Return the hash of all that determines what a model sees: weights, architecture, size and normalisation."""
+    sums = hashlib.sha256()
+    for tensor in (*model.net.state_dict().values(), model.mean, model.std):
+        sums.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    shapes = {name: list(tensor.shape) for name, tensor in model.net.state_dict().items()}
+    return digest(sums.hexdigest(), type(model.net).__name__, model.model_args, model.image_size, shapes)
+
+
+def image_features(
+    references: References,
+    model: Classifier,
+    *,
+    device: torch.device,
+    cache: Path,
+    title: str = "features",
+    loading: Loading = "auto",
+    workers: int = 0,
+) -> ImageFeatures:
+    """Return features and predictions of images in one pass, or those that the cache holds.
+
+    Args:
+        references: of N >= 1 images.
+        model: made for an image size, to which the centred squares of the images are resized.
+        device: where to run; the model is moved there.
+        cache: folder of `array_cache.cached_arrays`.
+        title: of the progress.
+        loading, workers: see `loading.open_images`.
+
+    Raises:
+        GdaError: an image is missing or another than named, or a feature is not a number.
+    """
+    size = model.image_size
+    if size is None or not len(references):
+        raise ValueError(f"found {len(references)} images and a model for size {size}, needs images and a size")
+    has_classes = not isinstance(model.net.get_classifier(), nn.Identity)
+    images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
+    identity = digest("features", VERSION, model_digest(model), size, len(references), images_sha256)
+
+    def compute() -> dict[str, np.ndarray]:
+        images = open_images(references, image_size=size, device=device, loading=loading, workers=workers)
+        network = model.to(device).eval()
+        features, predictions = np.empty((0, 0), np.float32), np.empty(len(images), np.int64)
+        row = 0
+        with progress(title, len(images), "images") as advance, torch.inference_mode():
+            for batch in images.in_order(max(1, min(_LARGEST_BATCH, _PIXELS_AT_ONCE // size**2))):
+                logits, of_batch = network.logits_and_last_features(batch.float() / 255)
+                if not row:
+                    features = np.empty((len(images), of_batch.shape[1]), np.float32)
+                part = slice(row, row + len(batch))
+                features[part], predictions[part] = of_batch.cpu().numpy(), logits.argmax(1).cpu().numpy()
+                row += len(batch)
+                advance(len(batch))
+        if not np.isfinite(features.sum(0, dtype=np.float64)).all():
+            raise GdaError("evaluate.features: the model gives features that are not numbers: name another model")
+        return {"features": features} | ({"predictions": predictions} if has_classes else {})
+
+    arrays = cached_arrays(cache, identity, {"features"} | ({"predictions"} if has_classes else set()), compute)
+    return ImageFeatures(arrays["features"], arrays.get("predictions"), identity)
