@@ -1,5 +1,6 @@
 """Arms: which source images each training mix augments, with what, and so what the pool must hold."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,8 @@ import numpy as np
 from gdacli.errors import GdaError
 
 Add = Literal["copies", "synthetic", "sampled"]
+
+_VARIANT = re.compile(r"(.+)_s(\d{4})_v\d+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ def synthetic_key(source_key: str, strength: int, variant: int) -> str:
     'cat-1_s0500_v0'
     """
     return f"{source_key}_s{strength:04d}_v{variant}"
+
+
+def source_of(key: str) -> tuple[str, int] | None:
+    """Return source key and strength in thousandths of a variant by its key in the pool; None of a sampled image.
+
+    >>> source_of("cat-1_s0500_v0"), source_of("sampled_00000007")
+    (('cat-1', 500), None)
+    """
+    found = _VARIANT.fullmatch(key)
+    return (found[1], int(found[2])) if found else None
 
 
 def sampled_key(index: int) -> str:

@@ -222,7 +222,7 @@ def variant_diversity(variants: np.ndarray, source_rows: np.ndarray, sources: np
                 apart = sum(np.linalg.norm(x[:, by:] - x[:, :-by], axis=2).sum() for by in range(1, count))
                 between += apart / (count * (count - 1) / 2)
     several = int((counts > 1).sum())
-    return Diversity(between / several if several else None, float(to_source) / len(found), len(found), several)
+    return Diversity(float(between) / several if several else None, float(to_source) / len(found), len(found), several)
 
 
 def _check(*sets: np.ndarray) -> None:
