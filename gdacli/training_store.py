@@ -24,6 +24,7 @@ TRAINING_VERSION = 2
 
 _STATE = "state.pt"
 _FINISHED = "finished"
+_COST = "cost"
 _DIGEST = 64  # bytes of the SHA-256 before the state
 
 
@@ -82,6 +83,7 @@ class TrainingStore:
         local = user_cache_path("gdacli") if "://" in location else open_location(location)
         self.folder = local / "trainings" / identity[:32]
         self._seconds, self._last = seconds, time.monotonic()
+        self._begun = self._last
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,6 +95,7 @@ class TrainingStore:
             except BlockingIOError:
                 say(f"another gdacli runs this training ({self.folder}); waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
+            self._begun = time.monotonic()
             yield
 
     def finished(self) -> Path | None:
@@ -110,6 +113,7 @@ class TrainingStore:
         """Keep a copy of the finished training; the state to go on from is no longer needed."""
         with new_directory(self.folder / _FINISHED) as copy:
             copy_files(folder, copy)
+        self.keep_figures(_COST, {"seconds": round(time.monotonic() - self._begun, 3)})
         (self.folder / _STATE).unlink(missing_ok=True)
 
     def due(self) -> bool:
@@ -121,7 +125,7 @@ class TrainingStore:
         import torch
 
         buffer = io.BytesIO()  # written to a file by torch, a full disk raises an error without its number
-        torch.save(state, buffer)
+        torch.save({**state, "seconds": time.monotonic() - self._begun}, buffer)
         content = buffer.getvalue()
         with new_file(self.folder / _STATE) as temporary:
             temporary.write_bytes(sha256_bytes(content).encode() + content)
@@ -139,7 +143,13 @@ class TrainingStore:
         if sha256_bytes(content).encode() != digest:
             say(f"warning: {path} is damaged; the training starts again")
             return None
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        self._begun -= state.get("seconds", 0.0)
+        return state
+
+    def seconds(self) -> float | None:
+        """Return how long the finished training took, all its parts together; None if that is not known."""
+        return (self.figures(_COST) or {}).get("seconds")
 
     def keep_figures(self, name: str, figures: Any) -> None:
         """Keep what was measured on this training, JSON-able, under a name."""

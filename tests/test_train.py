@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import gdacli.timm_models  # noqa: F401  registers our architectures
 from gdacli.models import load_checkpoint
+from gdacli.training_store import TrainingStore
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,9 @@ def test_its_checkpoint_is_timms(ready):
 
 def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
     ready.ok(" ".join(TRAIN))
-    first = hashes(ready)
+    first, cost = hashes(ready), ready.folder / "data/metrics/runs/train/original-0.json"
+    took = json.loads(cost.read_text())["seconds"]
+    assert took > 0
     shutil.rmtree(ready.folder / "data/train")
     code = (
         "import sys\nfrom gdacli.cli import app\n"
@@ -61,6 +64,7 @@ def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "original-0: was finished before, taken from" in done.stderr
     assert hashes(ready) == first
+    assert json.loads(cost.read_text())["seconds"] == took, "what it took to train, not to take"
     finished = next((tmp_path / "work").rglob("finished"))
     weights = finished / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -182,3 +186,23 @@ def test_the_best_weights_need_validation_images(ready):
         "train.checkpoint: found best, but there are no validation images: set data.validation_fraction"
         in outcome.error
     )
+
+
+def test_what_the_parts_of_an_interrupted_training_took_is_added_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("GDACLI_WORK", str(tmp_path))
+    (tmp_path / "made").mkdir()
+    now = 0.0
+    monkeypatch.setattr("gdacli.training_store.time.monotonic", lambda: now)
+    first = TrainingStore("a" * 64, 0)
+    with first.locked():
+        now = 100.0
+        first.save({"update": 3})
+        now = 120.0  # killed: what came after the save is done again
+    second = TrainingStore("a" * 64, 0)
+    now = 1000.0  # waits for the lock
+    with second.locked():
+        assert (second.load() or {})["update"] == 3
+        now = 1050.0
+        second.finish(tmp_path / "made")
+    assert second.seconds() == 150
+    assert TrainingStore("b" * 64, 0).seconds() is None

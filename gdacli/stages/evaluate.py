@@ -21,7 +21,19 @@ from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import error_rate
 from gdacli.models import load_checkpoint
 from gdacli.params import Params
-from gdacli.paths import EVALUATION, PLOTS, PROBE, REJECTS, SELECTION, SOURCE, SYNTHETIC, TRAIN, mix_file, run_name
+from gdacli.paths import (
+    EVALUATION,
+    METRICS,
+    PLOTS,
+    PROBE,
+    REJECTS,
+    SELECTION,
+    SOURCE,
+    SYNTHETIC,
+    TRAIN,
+    mix_file,
+    run_name,
+)
 from gdacli.prepared import read_prepared
 from gdacli.provenance import read_provenance
 from gdacli.rejects import read_left_out
@@ -103,13 +115,15 @@ def run(params: Params) -> dict[str, Any]:
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
         _write_confusions(folder / "confusion.csv", report)
     _write_plots(report)
-    return report.to_metrics()
+    return report.to_metrics() | {"run": {"training_seconds": {name: _seconds(name, seeds) for name in arms}}}
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Show the table of arms and say where the report is."""
+    """Show the report's tables, what each arm's trainings took here, and where the report is."""
     text = (EVALUATION / "report.md").read_text(encoding="utf-8")
-    return f"{text}\nreport: {EVALUATION / 'report.html'}"
+    known = {name: each for name, each in result["run"]["training_seconds"].items() if each is not None}
+    took = ", ".join(f"{name} {each:.1f}" for name, each in known.items())
+    return text + (f"\nseconds a training: {took}\n" if took else "") + f"\nreport: {EVALUATION / 'report.html'}"
 
 
 def _check_current(params: Params, arm: str, seeds: list[int], rejects: Iterable[str]) -> None:
@@ -201,6 +215,14 @@ def _predict(
 def _effort(arm: str, seeds: list[int]) -> Effort:
     history = _read_csv(TRAIN / run_name(arm, seeds[0]) / "history.csv")
     return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm))
+
+
+def _seconds(arm: str, seeds: list[int]) -> float | None:
+    """Return the mean of what its trainings took, for those that ran on this machine; None if none did."""
+    files = [METRICS / "runs" / TRAIN.name / f"{run_name(arm, seed)}.json" for seed in seeds]
+    known = [read_json(file)["seconds"] for file in files if file.exists()]
+    took = [each for each in known if each is not None]
+    return float(np.mean(took)) if took else None
 
 
 def _main_arm(arms: dict[str, Arm]) -> str | None:

@@ -38,9 +38,7 @@ def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict
     arms = [arm] if arm is not None else params.compare.arms
     seeds = [seed] if seed is not None else params.compare.seeds
     runs = [(name, each) for name in arms for each in seeds]
-    start = time.monotonic()
     waiting = [each for each in runs if not _taken(params, *each)]
-    seconds = dict.fromkeys(runs, time.monotonic() - start)
     if waiting:
         from gdacli.compute import set_up
         from gdacli.distributed import joined
@@ -48,12 +46,10 @@ def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict
         device = set_up(params.compute.device, params.compute.threads)
         with joined(device) as world:
             for each in waiting:
-                start = time.monotonic()
                 _train(params, *each, device, world)
-                seconds[each] = time.monotonic() - start
     if not is_first_process():  # the others do not wait for the files
         return {}
-    return {"runs": {run_name(*each): _figures(params, *each, seconds[each]) for each in runs}}
+    return {"runs": {run_name(*each): _figures(params, *each) for each in runs}}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -184,7 +180,7 @@ def _fitted(
     return training.model, timm_config(train.model, training.model, prepared.class_names), history
 
 
-def _figures(params: Params, arm: str, seed: int, seconds: float) -> dict[str, Any]:
+def _figures(params: Params, arm: str, seed: int) -> dict[str, Any]:
     folder = TRAIN / run_name(arm, seed)
     rows = _history(run_name(arm, seed))
     last = rows[-1]
@@ -196,7 +192,7 @@ def _figures(params: Params, arm: str, seed: int, seconds: float) -> dict[str, A
         "train_loss": float(last["loss"]),
         "train_error": float(last["error"]),
         "device": read_json(folder / "provenance.json")["device"],
-        "run": {"seconds": round(seconds, 3)},
+        "run": {"seconds": _store(params, arm, seed).seconds()},
     }
     if "validation_error" in last:
         best = params.train_of(arm).checkpoint == "best"
