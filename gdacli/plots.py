@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from gdacli.feature_map import FeatureMap
     from gdacli.report import Report
 
 COLOURS = (
@@ -113,6 +115,33 @@ def probe_plot(report: Report) -> str:
     _from_zero(axes, report.probe_curve["error"] + report.probe_curve["batch_error"])
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def feature_map_plot(points: FeatureMap, strengths: Sequence[float | None]) -> str:
+    """Draw real images in grey, synthetic ones in a colour per strength.
+
+    Args:
+        points: of `feature_map.feature_map`.
+        strengths: of all synthetic images, by their row; None of sampled ones.
+    """
+    figure, axes = _figure(4.6)
+    drawn = [strengths[row] for row in points.synthetic_rows.tolist()]
+    groups = [("real", points.real_points, "#9aa3b2")]
+    for colour, strength in zip(cycle(_COLOURS[1:]), sorted({each for each in drawn if each is not None})):
+        which = [row for row, each in enumerate(drawn) if each == strength]
+        groups.append((f"strength {strength:g}", points.synthetic_points[which], colour))
+    if sampled := [row for row, each in enumerate(drawn) if each is None]:
+        groups.append(("sampled", points.synthetic_points[sampled], "#111111"))
+    for name, places, colour in groups:
+        # One picture of all points: as shapes they would be a quarter of a megabyte.
+        axes.plot(*places.T, "o", ms=2.6, mew=0, color=colour, alpha=0.6, label=name, rasterized=True)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for number, label in enumerate((axes.set_xlabel, axes.set_ylabel)):
+        share = "" if points.variance is None else f" ({100 * points.variance[number]:.0f} % of the variance)"
+        label(f"{'UMAP' if points.variance is None else 'principal component'} {number + 1}{share}")
+    axes.legend(frameon=False, ncols=min(5, len(groups)), loc="lower center", bbox_to_anchor=(0.5, 1), markerscale=2)
     return _svg(figure)
 
 
