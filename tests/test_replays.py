@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 from gdacli.gradient_variance import minibatch_gradient_moments
 from gdacli.loading import InMemory
 from gdacli.models import create_model, save_weights
+from gdacli.plots import gradient_variance_plot
 from gdacli.replays import gradient_rows
+from gdacli.rng import derive_seed
 from gdacli.training_store import TrainingStore
 from gdacli.trainings import Training, fit
 
@@ -62,7 +65,7 @@ def checkpoint(folder: Path, trained: Training) -> Path:
         {"optimizer": "adamw", "lr": 0.01, "sam": SAM, "balance": "sampling", "dtype": "bfloat16"},
         {"keep_best": True, "validate": lambda model: model.net.head.weight.sum().item() % 7, "clip_norm": 1.0},
     ],
-    ids=str,
+    ids=["ema", "sam", "best"],
 )
 def test_a_replay_measures_every_epoch_and_ends_with_the_weights_of_the_training(options, store, tmp_path, capsys):
     folder = checkpoint(tmp_path / "trained", training(**options))
@@ -101,8 +104,6 @@ def test_weights_of_another_training_are_said_each_time(store, tmp_path, capsys)
 
 
 def test_the_first_row_is_of_the_first_weights(store, tmp_path):
-    from gdacli.rng import derive_seed
-
     folder = checkpoint(tmp_path / "trained", training())
     first = gradient_rows("one-0", store, folder, 3, training)[0]
     new = training()
@@ -112,3 +113,15 @@ def test_the_first_row_is_of_the_first_weights(store, tmp_path):
         seed=derive_seed(0, "gradient_variance", 0), **{name: LOOP[name] for name in names},
     )  # fmt: skip
     assert (first.gradient_variance, first.gradient_norm_sq) == (variance, norm_sq)
+
+
+def test_the_plot_is_logarithmic_and_names_every_arm():
+    curve = {"updates": [0, 10, 20], "gradient_variance": [1.0, 0.1, 0.01]}
+    svg = gradient_variance_plot({"one": curve, "two": {"updates": [0, 20], "gradient_variance": [0.5, 0.5]}})
+    assert svg == gradient_variance_plot({"one": curve, "two": {"updates": [0, 20], "gradient_variance": [0.5, 0.5]}})
+    assert ">one<" in svg
+    assert ">two<" in svg
+    line = re.search(r'<path d="M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \n"', svg)
+    assert line is not None
+    heights = [float(line[group]) for group in (2, 4, 6)]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=1e-3)
