@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,13 +126,40 @@ def gradient_variance_plot(curves: Mapping[str, Mapping[str, Sequence[float]]]) 
     """
     figure, axes = _figure(3.2)
     for row, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[row % len(_COLOURS)]
+        colour = COLOURS[row % len(COLOURS)]
         axes.plot(curve["updates"], curve["gradient_variance"], color=colour, lw=1.6, label=name)
     axes.set_yscale("log")
     axes.set_xlabel("updates")
     axes.set_ylabel("variance of the mini-batch gradient")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, ncols=3)
+    return _svg(figure)
+
+
+def feature_map_plot(points: FeatureMap, strengths: Sequence[float | None]) -> str:
+    """Draw real images in grey, synthetic ones in a colour per strength.
+
+    Args:
+        points: of `feature_map.feature_map`.
+        strengths: of all synthetic images, by their row; None of sampled ones.
+    """
+    figure, axes = _figure(4.6)
+    drawn = [strengths[row] for row in points.synthetic_rows.tolist()]
+    groups = [("real", points.real_points, "#9aa3b2")]
+    for colour, strength in zip(cycle(COLOURS[1:]), sorted({each for each in drawn if each is not None})):
+        which = [row for row, each in enumerate(drawn) if each == strength]
+        groups.append((f"strength {strength:g}", points.synthetic_points[which], colour))
+    if sampled := [row for row, each in enumerate(drawn) if each is None]:
+        groups.append(("sampled", points.synthetic_points[sampled], "#111111"))
+    for name, places, colour in groups:
+        # One picture of all points: as shapes they would be a quarter of a megabyte.
+        axes.plot(*places.T, "o", ms=2.6, mew=0, color=colour, alpha=0.6, label=name, rasterized=True)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for number, label in enumerate((axes.set_xlabel, axes.set_ylabel)):
+        share = "" if points.variance is None else f" ({100 * points.variance[number]:.0f} % of the variance)"
+        label(f"{'UMAP' if points.variance is None else 'principal component'} {number + 1}{share}")
+    axes.legend(frameon=False, ncols=min(5, len(groups)), loc="lower center", bbox_to_anchor=(0.5, 1), markerscale=2)
     return _svg(figure)
 
 

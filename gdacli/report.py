@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 
 from gdacli.arm_results import ArmResult, Comparison
+from gdacli.evidence import PoolEvidence
 from gdacli.galleries import GALLERY_SIDE, Gallery, Picture, Suspect
-from gdacli.plots import class_plot, curve_plot, interval_plot, probe_plot, reliability_plot
+from gdacli.plots import (
+    class_plot,
+    curve_plot,
+    feature_map_plot,
+    gradient_variance_plot,
+    interval_plot,
+    probe_plot,
+    reliability_plot,
+)
 from gdacli.provenance import Provenance
+from gdacli.replays import GradientRow
 from gdacli.thumbnails import data_uri
 from gdacli.wording import between, capitalised, change, ends, in_words, p_value, points, seeds, signed, spread, table
 
@@ -43,6 +53,10 @@ class Report:
     dropped_images: list[Picture]
     neighbours: list[tuple[Picture, Picture]]
     """Synthetic images beside the train image, not their source, that they are nearest to."""
+    pool: PoolEvidence | None
+    """None without a pool."""
+    gradient_variance: dict[str, list[GradientRow]]
+    """Of each arm's first training; empty if it was not measured."""
     suspects: list[Suspect]
     """The most certain ones; `selection` says how many there are."""
     pool_size: int
@@ -163,6 +177,7 @@ class Report:
                 reference: {arm: {**_finite(asdict(each)), "told": each.told} for arm, each in by_arm.items()}
                 for reference, by_arm in self.comparisons.items()
             },
+            "quality": [_finite(asdict(each)) for each in self.pool.quality] if self.pool else [],
             "provenance": asdict(self.provenance),
         }
 
@@ -209,11 +224,27 @@ def render_markdown(report: Report) -> str:
         *table(arms),
         "",
         *([*table(compared), ""] if len(compared) > 1 else []),
+        *([*table(_quality_rows(report.pool)), ""] if report.pool else []),
         *[f"- {line}" for line in report.caveats()],
         *([f"- {about}"] if (about := report.about_suspects()) else []),
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _quality_rows(pool: PoolEvidence) -> list[list[str]]:
+    """Return a header and a row per strength."""
+    rows = [["strength", "images", "Fréchet", "KID", "precision", "recall", "density", "coverage", "diversity"]]
+    rows[0] += ["from source", "label found %"]
+    for each in pool.quality:
+        near = each.neighbours
+        scores = [near.precision, near.recall, near.density, near.coverage] if near else [None] * 4
+        row = ["sampled" if each.strength is None else f"{each.strength:g}", str(each.num_images)]
+        row += [points(each.frechet, 3), points(each.kernel.mean if each.kernel else None, 4), *map(points, scores)]
+        row += [points(each.diversity.between_variants if each.diversity else None, 3)]
+        row += [points(each.diversity.to_source if each.diversity else None, 3), points(each.faithfulness, 1)]
+        rows.append(row)
+    return rows
 
 
 def render_html(report: Report) -> str:
@@ -236,6 +267,8 @@ def render_html(report: Report) -> str:
     }
     return environment.from_string(_template("templates/report.html.j2")).render(
         report=report,
+        quality=_quality_rows(report.pool) if report.pool else None,
+        feature_map=feature_map_plot(report.pool.map, report.pool.strengths) if report.pool else None,
         style=_template("templates/report.css"),
         script=_template("templates/rejects.js"),
         settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),
@@ -243,8 +276,19 @@ def render_html(report: Report) -> str:
         class_plot=class_plot(report),
         reliability_plot=reliability_plot(report),
         curve_plot=curve_plot(report),
+        gradient_variance_plot=gradient_variance_plot(_gradient_curves(report)) if report.gradient_variance else None,
         probe_plot=probe_plot(report),
     )
+
+
+def _gradient_curves(report: Report) -> dict[str, dict[str, list[float]]]:
+    return {
+        arm: {
+            "updates": [row.updates for row in rows],
+            "gradient_variance": [row.gradient_variance for row in rows],
+        }
+        for arm, rows in report.gradient_variance.items()
+    }
 
 
 def _template(name: str) -> str:

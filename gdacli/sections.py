@@ -182,6 +182,18 @@ class Evaluate(Section):
     split: Literal["test", "validation"] = Field(
         "test", description="validation is for choosing, between strengths or strategies; test is for the last word"
     )
+    features: str = Field(
+        "probe", description="what images are compared by: the probe, or a timm model such as inception_v3.tv_in1k"
+    )
+    features_weights: str | None = Field(
+        None, description="a .safetensors file of that timm model; null: its own, from the Hub or its cache"
+    )
+    gradient_variance: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="mini-batches an epoch to measure the variance of their gradients by, in a replay of each arm's "
+        "first training (10); null: off",
+    )
+    feature_map: Literal["pca", "umap"] = Field("pca", description="umap needs pip install 'gdacli[umap]'")
 
 
 class Compare(Section):

@@ -38,6 +38,12 @@ def work_location() -> str:
     return os.environ.get(ENVIRONMENT_VARIABLE) or str(user_cache_path("gdacli"))
 
 
+def local_work_folder() -> Path:
+    """Return the work directory for what is kept on this machine alone; of a URL, the user's cache."""
+    location = work_location()
+    return user_cache_path("gdacli") if "://" in location else open_location(location)
+
+
 def open_location(location: str) -> Path:
     """Return a local folder as an absolute `Path`, an fsspec URL as a `UPath`, which reads like one.
 

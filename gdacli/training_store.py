@@ -10,14 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from gdacli.artifacts import new_directory, new_file, read_json, sha256_bytes, sha256_file, write_json
 from gdacli.checksums import verify_folder
 from gdacli.console import say
 from gdacli.errors import GdaError
 from gdacli.rng import digest
-from gdacli.store import open_location, work_location
+from gdacli.store import local_work_folder
 
 TRAINING_VERSION = 2
 """Of what a training does; a higher one trains again."""
@@ -79,9 +77,7 @@ class TrainingStore:
     """
 
     def __init__(self, identity: str, seconds: float) -> None:
-        location = work_location()
-        local = user_cache_path("gdacli") if "://" in location else open_location(location)
-        self.folder = local / "trainings" / identity[:32]
+        self.folder = local_work_folder() / "trainings" / identity[:32]
         self._seconds, self._last = seconds, time.monotonic()
         self._begun = self._last
 

@@ -117,7 +117,7 @@ def p_value(value: float | None) -> str:
 
 def points(value: float | None, digits: int = 2) -> str:
     """Write a figure that may be missing."""
-    return "none" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -116,9 +116,12 @@ def test_the_first_row_is_of_the_first_weights(store, tmp_path):
 
 
 def test_the_plot_is_logarithmic_and_names_every_arm():
-    curve = {"updates": [0, 10, 20], "gradient_variance": [1.0, 0.1, 0.01]}
-    svg = gradient_variance_plot({"one": curve, "two": {"updates": [0, 20], "gradient_variance": [0.5, 0.5]}})
-    assert svg == gradient_variance_plot({"one": curve, "two": {"updates": [0, 20], "gradient_variance": [0.5, 0.5]}})
+    curves: dict[str, dict[str, list[float]]] = {
+        "one": {"updates": [0, 10, 20], "gradient_variance": [1.0, 0.1, 0.01]},
+        "two": {"updates": [0, 20], "gradient_variance": [0.5, 0.5]},
+    }
+    svg = gradient_variance_plot(curves)
+    assert svg == gradient_variance_plot(curves)
     assert ">one<" in svg
     assert ">two<" in svg
     line = re.search(r'<path d="M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+) \n"', svg)

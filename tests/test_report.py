@@ -77,6 +77,8 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
         dropped_images=[Picture("d", "min_confidence", image)],
         neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
+        pool=None,
+        gradient_variance={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
         dropped={"low <confidence>": 3, "blank": 2},

@@ -2,7 +2,8 @@
 
 import csv
 from collections.abc import Callable, Iterable
-from functools import cache
+from dataclasses import astuple, fields
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
+from gdacli.evidence import PoolEvidence, judge_pool
+from gdacli.features import load_feature_model
 from gdacli.galleries import dropped_images, late_learned, nearest_neighbours, suspects
 from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import error_rate
@@ -34,13 +37,17 @@ from gdacli.paths import (
     mix_file,
     run_name,
 )
-from gdacli.prepared import read_prepared
+from gdacli.prepared import Prepared, read_prepared
 from gdacli.provenance import read_provenance
 from gdacli.rejects import read_left_out
+from gdacli.replays import GradientRow, gradient_rows
 from gdacli.report import Report, render_html, render_markdown
 from gdacli.selection import is_late
+from gdacli.store import local_work_folder
 from gdacli.tables import read_table, write_csv, write_table
 from gdacli.training import predict
+from gdacli.training_store import TrainingStore, training_identity
+from gdacli.trainings import open_training
 
 VERSION = 4
 
@@ -100,6 +107,8 @@ def run(params: Params) -> dict[str, Any]:
         gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         dropped_images=dropped_images(),
         neighbours=nearest_neighbours(prepared, pool),
+        pool=_judge_pool(params, arms, prepared, pool, device) if pool["key"] else None,
+        gradient_variance=_gradient_variance(params, prepared, device),
         suspects=suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
@@ -114,6 +123,8 @@ def run(params: Params) -> dict[str, Any]:
         (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
         _write_confusions(folder / "confusion.csv", report)
+        if report.gradient_variance:
+            _write_gradient_variance(folder / "gradient_variance.csv", report)
     _write_plots(report)
     return report.to_metrics() | {"run": {"training_seconds": {name: _seconds(name, seeds) for name in arms}}}
 
@@ -212,6 +223,44 @@ def _predict(
     return predictions, columns
 
 
+def _judge_pool(
+    params: Params, arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any], device: torch.device
+) -> PoolEvidence:
+    real_alone = [run_name(name, params.compare.seeds[0]) for name, arm in arms.items() if arm.add is None]
+    judge = (real_alone[0], load_checkpoint(TRAIN / real_alone[0])) if real_alone else ("probe", load_checkpoint(PROBE))
+    name = params.evaluate.features
+    model = load_feature_model(name, params.evaluate.features_weights, PROBE)
+    for each in (model, judge[1]):
+        each.image_size = prepared.training_size(each.image_size, "probe.image_size")
+    cache = local_work_folder() / "evaluation"
+    return judge_pool(
+        prepared, pool, (name, model), judge, method=params.evaluate.feature_map, device=device, cache=cache
+    )
+
+
+def _gradient_variance(params: Params, prepared: Prepared, device: torch.device) -> dict[str, list[GradientRow]]:
+    """Measure it along each arm's training with the first seed; nothing if it is off."""
+    num_batches, seed = params.evaluate.gradient_variance, params.compare.seeds[0]
+    if num_batches is None:
+        return {}
+    found = {}
+    for name in params.compare.arms:
+        train, mix = params.train_of(name), mix_file(name)
+        identity = training_identity(
+            SOURCE / "dataset.json",
+            mix,
+            train.of_weights(),
+            seed,
+            device=params.compute.device,
+            threads=params.compute.threads,
+        )
+        settings = train.of_weights(), train.of_loading(), train.of_loop()
+        start = partial(open_training, prepared, name, mix, seed, device, *settings)
+        store, run_folder = TrainingStore(identity, train.save_seconds), TRAIN / run_name(name, seed)
+        found[name] = gradient_rows(run_folder.name, store, run_folder, num_batches, start)
+    return found
+
+
 def _effort(arm: str, seeds: list[int]) -> Effort:
     history = _read_csv(TRAIN / run_name(arm, seeds[0]) / "history.csv")
     return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm))
@@ -281,6 +330,12 @@ def _write_confusions(path: Path, report: Report) -> None:
         for label, guess in np.argwhere(arm.confusion).tolist()
     ]
     write_csv(path, ["arm", "label", "prediction", "count"], rows)
+
+
+def _write_gradient_variance(path: Path, report: Report) -> None:
+    columns = [field.name for field in fields(GradientRow)]
+    rows = [[arm, *astuple(row)] for arm, each in report.gradient_variance.items() for row in each]
+    write_csv(path, ["arm", *columns], rows)
 
 
 def _write_plots(report: Report) -> None:
