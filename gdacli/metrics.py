@@ -67,10 +67,19 @@ def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(100 * f1_score(labels, predictions, labels=present, average="macro", zero_division=0))
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean, standard deviation and 95 % t-interval of one value per seed."""
-    mean, sd, low, high = _interval(np.asarray(values, float))
-    return Estimate(mean, sd, low, high, len(values))
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Return mean, standard deviation and 95 % t-interval, clipped to [0, 100], of one percentage per seed.
+
+    Raises:
+        ValueError: a value below 0 or above 100.
+    """
+    percentages = np.asarray(values, float)
+    if ((percentages < 0) | (percentages > 100)).any():
+        raise ValueError(f"found {percentages.min():g} to {percentages.max():g}, needs percentages from 0 to 100")
+    mean, sd, low, high = _interval(percentages)
+    if low is None or high is None:
+        return Estimate(mean, sd, None, None, len(percentages))
+    return Estimate(mean, sd, max(0.0, low), min(100.0, high), len(percentages))
 
 
 def paired_difference(values: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray) -> Difference:
