@@ -14,14 +14,15 @@ import numpy as np
 
 from gdacli.artifacts import read_json
 from gdacli.calibration import expected_calibration_error
-from gdacli.comparison import MAX_SEEDS, bootstrap_difference, bootstrap_error, hedges_g, holm, seeds_needed
+from gdacli.comparison import bootstrap_difference, bootstrap_error, hedges_g, holm, seeds_needed
 from gdacli.console import table
 from gdacli.errors import GdaError
 from gdacli.metrics import CONFIDENCE, Difference, Estimate, balanced_error, error_rate, estimate, paired_difference
 from gdacli.paths import EVALUATION
-from gdacli.report import change, spread
 from gdacli.rng import derive_seed
 from gdacli.tables import read_table
+from gdacli.wording import change, ends, p_value, spread
+from gdacli.wording import seeds as in_seeds
 
 WORKSPACE = "workspace"
 """DVC's name for what lies in the folder now."""
@@ -104,9 +105,9 @@ def run(a: str, b: str) -> dict[str, Any]:
             )
         compared.append({"a": arm_a, "b": arm_b, "seeds": seeds, **_compare(runs_a, runs_b), "effort": efforts})
     corrected = holm([each["error"]["difference"]["p_value"] for each in compared])
-    for each, p_value in zip(compared, corrected, strict=True):
-        told = p_value is not None and p_value <= _LEVEL
-        each["corrected_p"], each["told"] = p_value, told
+    for each, corrected_p in zip(compared, corrected, strict=True):
+        told = corrected_p is not None and corrected_p <= _LEVEL
+        each["corrected_p"], each["told"] = corrected_p, told
         difference = Difference(**each["error"]["difference"])
         each["seeds_needed"] = None if told else seeds_needed(difference, level=_LEVEL / len(compared))
     return {"a": a, "b": b, "num_images": num_images, "comparisons": compared, "notes": notes}
@@ -286,8 +287,8 @@ def _rng() -> np.random.Generator:
 
 def _cells(measure: dict[str, Any]) -> list[str]:
     difference = Difference(**measure["difference"])
-    p_value = "-" if difference.p_value is None else f"{difference.p_value:.2g}"
-    return [spread(Estimate(**measure["a"])), spread(Estimate(**measure["b"])), change(difference), p_value]
+    arms = (spread(Estimate(**measure[side])) for side in ("a", "b"))
+    return [*arms, change(difference), p_value(difference.p_value)]
 
 
 def _in_words(compared: dict[str, Any], num_arms: int) -> list[str]:
@@ -298,8 +299,8 @@ def _in_words(compared: dict[str, Any], num_arms: int) -> list[str]:
         each = compared["error"][side]
         if each["low"] is not None and over_images[side] is not None:
             lines.append(
-                f"  {name}: 95 % interval {_ends((each['low'], each['high']))} over training seeds on these images, "
-                f"{_ends(over_images[side])} over seeds and images"
+                f"  {name}: 95 % interval {ends((each['low'], each['high']))} over training seeds on these images, "
+                f"{ends(over_images[side])} over seeds and images"
             )
     if difference.significant and over_images["difference"][0] <= 0 <= over_images["difference"][1]:
         lines.append("  On other images there may be no difference.")
@@ -318,20 +319,15 @@ def _verdict(compared: dict[str, Any], difference: Difference, num_arms: int) ->
             return f"A and B have the same error in {seeds}."
         why = "one seed has no spread" if difference.num == 1 else "the seeds do not vary"
         return f"A has {points} in {seeds}; whether it is chance cannot be told, for {why}."
-    p_value = f"p = {difference.p_value:.2g}"
+    chance = f"p = {p_value(difference.p_value)}"
     if num_arms > 1:
-        p_value += f", corrected for {num_arms} comparisons (Holm) {compared['corrected_p']:.2g}"
+        chance += f", corrected for {num_arms} comparisons (Holm) {p_value(compared['corrected_p'])}"
     if compared["told"]:
-        return f"A has {points} ({p_value}; {seeds})."
+        return f"A has {points} ({chance}; {seeds})."
     needed = compared["seeds_needed"]
     if needed is None:
-        return f"no significant difference ({p_value}; {seeds})."
-    about = f"more than {MAX_SEEDS:,}" if needed > MAX_SEEDS else f"about {needed}"
-    return f"no significant difference ({p_value}; {seeds}); {about} seeds would tell one of this size."
-
-
-def _ends(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2f} to {interval[1]:.2f}"
+        return f"no significant difference ({chance}; {seeds})."
+    return f"no significant difference ({chance}; {seeds}); about {in_seeds(needed)} seeds would tell one of this size."
 
 
 def _label(arm_a: str, arm_b: str) -> str:
