@@ -35,7 +35,7 @@ def plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def frost_texture(side: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw bluish ice: bright ridges where rough clouds cross their middle, and grain; float32 [3, side, side] in [0, 1].
+    """Draw bluish ice: bright ridges where clouds cross their middle, and grain; float32 [3, side, side] in [0, 1].
 
     Brightness and contrast are drawn from the range of the five photographs of the published code (measured: means 0.48
     to 0.82, standard deviations 0.05 to 0.14, blue 0.13 above red), which it stands in for.
