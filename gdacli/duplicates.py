@@ -54,12 +54,12 @@ class Pairs:
         return len(self.rows_a)
 
 
-def pixel_digest(image: np.ndarray) -> str:
+def pixel_digest(image: np.ndarray) -> bytes:
     """Return the SHA-256 of an image's size and pixels, uint8 [3, H, W]: the same for any lossless encoding of it."""
-    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
 
 
-def exact_pairs(digests_a: Sequence[str], digests_b: Sequence[str] | None = None) -> Pairs:
+def exact_pairs(digests_a: Sequence[bytes], digests_b: Sequence[bytes] | None = None) -> Pairs:
     """Pair each row of a with the first row of b that has the same digest.
 
     Args:
@@ -67,7 +67,7 @@ def exact_pairs(digests_a: Sequence[str], digests_b: Sequence[str] | None = None
         digests_b: [M]; None: within a, where each copy is paired with the first of its kind, which is `rows_a`'s lesser
             row. A third copy gives a second pair, so that here a row of a may occur again.
     """
-    first: dict[str, int] = {}
+    first: dict[bytes, int] = {}
     for row, digest in enumerate(digests_a if digests_b is None else digests_b):
         first.setdefault(digest, row)
     found = [(row, first[digest]) for row, digest in enumerate(digests_a) if digest in first]

@@ -149,7 +149,7 @@ def test_a_row_is_not_paired_with_the_one_it_must_not(photo_sets):
 @pytest.mark.parametrize("side", [8, 32])
 def test_plain_and_few_images(num, side):
     plain = np.full((num, 3, side, side), 9, np.uint8)
-    noise: np.ndarray = np.random.default_rng(0).integers(0, 256, plain.shape, dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (num, 3, side, side)).astype(np.uint8)
     for train in (plain, noise):
         threshold = calibrate(features(train), squares(train))
         assert LEAST <= threshold <= MOST
@@ -172,9 +172,9 @@ def test_a_set_of_copies_alone_is_called_so():
 
 
 def test_exact_pairs_name_the_first_of_a_kind():
-    pairs = exact_pairs(["x", "a", "b", "a"], ["b", "a", "a"])
+    pairs = exact_pairs([b"x", b"a", b"b", b"a"], [b"b", b"a", b"a"])
     assert list(zip(pairs.rows_a, pairs.rows_b, strict=True)) == [(1, 1), (2, 0), (3, 1)]
-    within = exact_pairs(["a", "b", "a", "c", "a", "b"])
+    within = exact_pairs([b"a", b"b", b"a", b"c", b"a", b"b"])
     assert sorted(zip(within.rows_a, within.rows_b, strict=True)) == [(0, 2), (0, 4), (1, 5)]
     assert len(exact_pairs([], [])) == len(exact_pairs([])) == 0
 

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import encoded
+from test_duplicates import features, jpeg, moved, tiles
+
+from gdacli.artifacts import sha256_bytes
+from gdacli.cleanliness import Cleanliness, Copies, ImageSet, compared_side, find_copies, read_pixels
+from gdacli.errors import GdaError
+from gdacli.image_index import References
+from gdacli.shards import Sample, write_shard
+
+IMAGES = tiles()
+NOISE = np.random.default_rng(0).integers(0, 256, (9, 3, 32, 32)).astype(np.uint8)
+NUM_TRAIN = 120
+
+
+def references(folder: Path, contents: list[bytes], name: str) -> References:
+    """Write images as a shard."""
+    keys = [f"{name}-{number}" for number in range(len(contents))]
+    samples = [Sample(key, 0, content, "png", {}) for key, content in zip(keys, contents, strict=True)]
+    write_shard(folder / f"{name}.tar", samples)
+    sums = [list(bytes.fromhex(sha256_bytes(content))) for content in contents]
+    return References(
+        shards=[folder / f"{name}.tar"],
+        shard=np.zeros(len(keys), np.int32),
+        keys=pa.array(keys),
+        sha256=np.array(sums, np.uint8),
+        origin="the test",
+        command="gdacli prepare",
+    )
+
+
+def image_set(folder: Path, images: np.ndarray, name: str) -> ImageSet:
+    refs = references(folder, [encoded(image.transpose(1, 2, 0)) for image in images], name)
+    return ImageSet(refs.keys.to_pylist(), features(images), *read_pixels(refs, 32, name))
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Cleanliness:
+    """Plant each kind of copy once or twice."""
+    folder = tmp_path_factory.mktemp("copies")
+    train, test = IMAGES[:NUM_TRAIN].copy(), np.concatenate([IMAGES[NUM_TRAIN:150], NOISE[:1]])
+    train[100], train[101] = train[0], jpeg(train[1], 90)
+    test[0], test[1], test[2] = train[5], train[6][:, :, ::-1], moved(train[7], 1, 1)
+    synthetic = np.stack(
+        [
+            train[10],  # an exact copy of its source
+            jpeg(train[11], 90),  # nearly its source
+            train[12],  # an exact copy of another image than its source
+            train[13][:, :, ::-1],  # of another one, mirrored
+            jpeg(NOISE[0], 90),  # of a test image
+            NOISE[1],  # of none
+            train[0],  # of its source, which has a twin
+            moved(train[14], 1, 0),  # of a train image, without a source
+        ]
+    )
+    sources = np.array([10, 11, 20, 21, 22, 23, 0, -1])
+    planted = {"train": train, "test": test, "synthetic": synthetic}
+    sets = {name: image_set(folder, images, name) for name, images in planted.items()}
+    return find_copies(sets["train"], sets["test"], sets["synthetic"], sources, near_within_train=True)
+
+
+def found(copies: Copies | None) -> list[tuple[int, int, bool, bool]]:
+    assert copies is not None
+    return sorted((pair.row, pair.row_of, pair.exact, pair.mirrored) for pair in copies.pairs)
+
+
+def test_copies_of_every_kind_are_told_apart(result):
+    assert found(result.test_train) == [(0, 5, True, False), (1, 6, False, True), (2, 7, False, False)]
+    assert found(result.within_train) == [(0, 100, True, False), (1, 101, False, False)]
+    assert found(result.synthetic_test) == [(4, 30, False, False)]
+    assert found(result.memorised) == [(2, 12, True, False), (3, 13, False, True), (7, 14, False, False)]
+    assert found(result.unchanged) == [(0, 10, True, False), (1, 11, False, False), (6, 0, True, False)]
+
+
+def test_pairs_have_names_and_exact_ones_stand_first(result):
+    first = result.memorised.pairs[0]
+    assert (first.key, first.of, first.similarity, first.exact) == ("synthetic-2", "train-12", 1, True)
+    for copies in (result.test_train, result.unchanged, result.memorised):
+        assert [pair.exact for pair in copies.pairs] == sorted((pair.exact for pair in copies.pairs), reverse=True)
+        assert all(result.threshold <= pair.similarity <= 1 for pair in copies.pairs)
+    assert result.to_metrics()["test_train"] == {"images": 31, "exact": 1, "near": 2}
+    assert result.to_metrics()["unchanged"] == {"images": 7, "exact": 2, "near": 1}  # one has no source
+
+
+def test_without_a_pool_and_without_near_ones_within_train(tmp_path):
+    train, test = image_set(tmp_path, IMAGES[[0, 1, 0]], "train"), image_set(tmp_path, IMAGES[2:4], "test")
+    result = find_copies(train, test, near_within_train=False)
+    assert found(result.within_train) == [(0, 2, True, False)]
+    assert found(result.test_train) == []
+    assert result.memorised is result.unchanged is result.synthetic_test is None
+    assert "memorised" not in result.to_metrics()
+    with pytest.raises(ValueError, match="source_rows"):
+        find_copies(train, test, test, near_within_train=False)
+
+
+def test_pixels_are_equal_whatever_the_encoding_and_the_size_varies(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    contents = [encoded(wide), encoded(wide, "BMP"), encoded(wide[:20, :25]), encoded(wide, "WEBP", lossless=True)]
+    digests, squares = read_pixels(references(tmp_path, contents, "mixed"), 32, "mixed")
+    assert squares.shape == (4, 32, 32)
+    equal = (digests[:, None] == digests).all(2)
+    assert (equal == np.array([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0], [1, 1, 0, 1]], bool)).all()
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    with pytest.raises(GdaError, match=r"bad.tar: sample 'bad-1' does not decode"):
+        read_pixels(references(tmp_path, [encoded(IMAGES[0].transpose(1, 2, 0)), b"no image"], "bad"), 32, "bad")
+
+
+def test_images_are_compared_at_their_own_size_up_to_32():
+    assert [compared_side(each) for each in (None, (8, 8), (224, 224), (64, 20))] == [32, 8, 32, 20]
