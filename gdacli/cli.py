@@ -1,7 +1,7 @@
 """The commands. Each reads `params.yaml`, runs a stage, and prints its result."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -203,25 +203,34 @@ def evaluate(
 
 
 @app.command()
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="[REVISION:]ARM[-SEED], a REVISION, or workspace.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, named the same way.")],
+def sweep(
+    name: Annotated[Literal["strengths", "k", "selection", "stability"], typer.Argument(help="What varies.")],
+    values: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Strengths, ks, or strategies; the paper's when left out.")
+    ] = None,
+    on: Annotated[
+        Literal["validation", "test"],
+        typer.Option(help="Split to compare on: validation to choose, test to reproduce a table. Not of stability."),
+    ] = "validation",
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Of the trainings, compare.seeds when left out; of stability's probes."),
+    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
     directory: Directory = Path(),
 ) -> None:
-    """Compare two arms, runs or revisions, paired by seed and test image: A minus B, how sure, and what it took.
+    """Vary one thing and name the best: strengths, k, the selection; or say how stable the selection is.
 
-    A revision is a commit, branch or tag, or an experiment of DVC; a bare one stands for every arm that both have.
-
-    Example: `gdacli compare targeted original`, `gdacli compare main workspace`
+    Example: `gdacli sweep strengths --values 0.3,0.5,0.7`
     """
 
     def work() -> None:
-        from gdacli.stages import compare as stage
+        from gdacli import sweeping
 
         enter(directory)
-        show(stage.run(a, b), stage.summary, as_json)
+        show(sweeping.run(name, values, on, seeds, overrides or []), sweeping.summary, as_json)
 
     guard(work, debug)
 

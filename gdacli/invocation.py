@@ -56,17 +56,32 @@ def run_stage(
         enter(directory)
         params = load_params(Path(), overrides or ())
         stage = import_module(f"gdacli.stages.{name}")
-        if versioned:
-            _check_version(name, stage.VERSION, params.versions)
-        start = time.monotonic()
-        result = stage.run(params, **arguments)
+        result = run_versioned(name, params, **arguments) if versioned else stage.run(params, **arguments)
         if not is_first_process():
             return
-        if versioned and "part" not in result:
-            _write_metrics(name, result, time.monotonic() - start)
         show(result, stage.summary, as_json)
 
     guard(work, debug)
+
+
+def run_versioned(name: str, params: Any, **arguments: Any) -> dict[str, Any]:
+    """Run a stage that makes an artifact in this folder and keep its figures; returns its result.
+
+    Args:
+        name: of a module in `gdacli.stages`.
+        params: of the project.
+        arguments: of the stage's `run`, besides the parameters.
+
+    Raises:
+        GdaError: the project was made for another version of the stage.
+    """
+    stage = import_module(f"gdacli.stages.{name}")
+    _check_version(name, stage.VERSION, params.versions)
+    start = time.monotonic()
+    result = stage.run(params, **arguments)
+    if is_first_process() and "part" not in result:
+        _write_metrics(name, result, time.monotonic() - start)
+    return result
 
 
 def enter(directory: Path) -> None:

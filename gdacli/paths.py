@@ -18,6 +18,7 @@ REJECTS = Path("rejects.csv")
 DROPPED = SYNTHETIC / "dropped.csv"
 PREVIEW = DATA / "preview"
 LATEST = PREVIEW / "latest.png"
+SWEEPS = Path("sweeps")
 
 
 def mix_file(arm: str) -> Path:

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gdacli"
 
-TOP = {"cli", "invocation", "__main__"}
+TOP = {"cli", "invocation", "sweeping", "__main__"}
 STAGES = {f"stages.{path.stem}" for path in (PACKAGE / "stages").glob("*.py")} - {"stages.__init__"} | {"stages"}
 BASE = {
     "artifacts",

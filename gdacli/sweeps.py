@@ -1,0 +1,210 @@
+"""Sweeps: presets of arms that differ in one thing, and what a sweep says of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from gdacli.arms import milli
+from gdacli.console import table
+from gdacli.errors import GdaError
+from gdacli.explain import one_of
+from gdacli.metrics import Difference, Estimate, estimate, paired_difference
+from gdacli.paths import EVALUATION
+from gdacli.report import change, in_words, spread
+from gdacli.selection import STRATEGIES, UNSIZED
+
+REFERENCE = "original"
+"""The arm without additions, the first of every sweep."""
+
+STRENGTHS_OF_K: dict[int, list[float]] = {2: [0.5], 3: [0.5, 0.7], 4: [0.5, 0.7, 0.8], 5: [0.4, 0.5, 0.7, 0.8]}
+"""Images in the mix per selected image, the original counted -> strengths of the synthetic ones.
+
+Source: targeted-augmentation paper: k=2, k=5, and k=4 on Tiny-ImageNet. It states no k=3 and no k=4 on CIFAR: k=4 is
+Tiny-ImageNet's, and k=3 lies between its neighbours.
+"""
+
+Arms = dict[str, dict[str, Any]]
+"""The section `arms` of `params.yaml`."""
+
+
+PAPER: dict[str, list[str]] = {
+    "strengths": [f"{tenth / 10:g}" for tenth in range(1, 11)],
+    "k": [str(k) for k in STRENGTHS_OF_K],
+    "selection": ["misclassified", "high_loss", "cluster"],
+}
+"""Name of a sweep -> the values of the paper's table."""
+
+
+def sweep_arms(name: str, values: Sequence[str], sized: bool) -> Arms:
+    """Return the arms of a sweep, REFERENCE first.
+
+    Args:
+        name: of PAPER.
+        values: what varies; the paper's when there are none.
+        sized: see `selection_arms`.
+
+    Raises:
+        GdaError: a value is not allowed, or stands twice.
+    """
+    if len(set(values)) < len(values):
+        raise GdaError(f"--values: found {','.join(values)}, where one stands twice; name each once")
+    values = values or PAPER[name]
+    if name == "selection":
+        return selection_arms(values, sized)
+    return strength_arms(values) if name == "strengths" else k_arms(values)
+
+
+def strength_arms(values: Sequence[str]) -> Arms:
+    """Return an arm per strength, in (0, 1] and thousandths: the late-learned images with one variant each (k=2).
+
+    Source: targeted-augmentation paper, Table 6.
+    """
+    arms: Arms = {REFERENCE: {"train": {}}}
+    for text in values:
+        strength = _number(text, "0.5")
+        if not 0 < strength <= 1 or abs(1000 * strength - milli(strength)) > 1e-6:
+            raise GdaError(f"--values: found {text}, allowed: strengths above 0 and up to 1, at most three decimals")
+        arms[f"s{milli(strength):04d}"] = _synthetic("cluster", [strength])
+    return arms
+
+
+def k_arms(values: Sequence[str]) -> Arms:
+    """Return two arms per k of STRENGTHS_OF_K: the late-learned images shown k times, and once with k - 1 variants.
+
+    Source: targeted-augmentation paper, Table 5.
+    """
+    arms: Arms = {REFERENCE: {"train": {}}}
+    for text in values:
+        k = int(text) if text.isdecimal() else 0
+        if k not in STRENGTHS_OF_K:
+            raise GdaError(f"--values: found {text}, allowed: k of {', '.join(map(str, STRENGTHS_OF_K))}")
+        arms[f"upsample_k{k}"] = {"select": "cluster", "add": "copies", "k": k, "train": {}}
+        arms[f"targeted_k{k}"] = _synthetic("cluster", STRENGTHS_OF_K[k])
+    return arms
+
+
+def selection_arms(values: Sequence[str], sized: bool) -> Arms:
+    """Return an arm per selection strategy, each with four variants an image (k=5).
+
+    Each has its own size. One that only ranks takes as many images as `cluster`, which is then an arm too.
+
+    Args:
+        values: strategies.
+        sized: `select.share` is set, which sizes all that rank.
+
+    Source: targeted-augmentation paper, Table 7. It does not state the sizes of the rivals of `cluster`.
+    """
+    arms: Arms = {REFERENCE: {"train": {}}}
+    for strategy in values:
+        try:
+            arms[one_of(strategy, STRATEGIES)] = _synthetic(strategy, STRENGTHS_OF_K[5])
+        except ValueError as error:
+            raise GdaError(f"--values: {error}") from error
+        if strategy in UNSIZED and not sized:
+            arms[strategy] |= {"like": "cluster"}
+    if any("like" in arm for arm in arms.values()):
+        arms.setdefault("cluster", _synthetic("cluster", STRENGTHS_OF_K[5]))
+    return arms
+
+
+def compared(
+    errors: Mapping[str, Sequence[float]], figures: Mapping[str, Mapping[str, Any]], *, chooses: bool
+) -> dict[str, Any]:
+    """Return what a sweep has found, as plain values.
+
+    Args:
+        errors: arm -> error in % per seed, the same seeds for all; REFERENCE first.
+        figures: arm -> what else is known of it.
+        chooses: name the best arm: that of the lowest mean error, the first of equal ones.
+
+    Returns:
+        `arms`: per arm its figures, `errors`, `error` (an Estimate) and `minus_original` (a paired Difference, lower is
+        better). If it chooses also `best`, `runner_up`, per arm `minus_best`, and `as_good`: the other arms whose
+        interval of `minus_best` does not lie above 0, so that chance may have put them behind.
+    """
+    arms: dict[str, dict[str, Any]] = {}
+    for name, own in errors.items():
+        minus = paired_difference(own, errors[REFERENCE])
+        arms[name] = {**figures[name], "errors": list(own), "error": vars(estimate(own)), "minus_original": vars(minus)}
+    arms[REFERENCE]["minus_original"] = None
+    if not chooses:
+        return {"arms": arms}
+    ranked = sorted(errors, key=lambda name: arms[name]["error"]["mean"])
+    best, as_good = ranked[0], []
+    for name in errors:
+        minus = paired_difference(errors[name], errors[best])
+        arms[name]["minus_best"] = None if name == best else vars(minus)
+        if name != best and not (minus.significant and minus.mean > 0):
+            as_good.append(name)
+    return {"arms": arms, "best": best, "runner_up": ranked[1], "as_good": as_good}
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """Show the table of a sweep and what it says.
+
+    Args:
+        result: of `compared`, with `sweep`, `split`, `num_images`, `seeds`, `overrides`, `take_over` and `folder`.
+    """
+    arms, split, seeds = result["arms"], result["split"], result["seeds"]
+    chooses = "best" in result
+    columns = ["minus original", "minus best"] if chooses else ["minus original"]
+    header = ["arm", "adds", "selected %", "images", "updates", "error %", *columns]
+    rows = []
+    for name, arm in arms.items():
+        row = [name, arm["adds"], f"{100 * arm['selected']:.1f}", arm["images"], arm["updates"]]
+        row.append(spread(Estimate(**arm["error"])))
+        differences = [arm["minus_original"], arm["minus_best"]] if chooses else [arm["minus_original"]]
+        rows.append([*row, *("" if each is None else change(Difference(**each)) for each in differences)])
+    lines = [
+        f"{split} error on {result['num_images']} images, mean ± standard deviation over {len(seeds)} "
+        f"{'seed' if len(seeds) == 1 else 'seeds'}; differences paired by seed, with 95 % intervals",
+        "",
+        table(header, rows),
+        "",
+    ]
+    lines += _choice(result) if chooses else [f"on the {split} split: to reproduce a table, not to choose"]
+    if len({arm["updates"] for arm in arms.values()}) > 1:
+        lines.append("the arms made different numbers of updates: a gain may come from longer training")
+    lines.append(
+        f"intervals are not corrected for the number of arms; report: {result['folder']}/{EVALUATION}/report.html"
+    )
+    return "\n".join(lines)
+
+
+def _choice(result: Mapping[str, Any]) -> list[str]:
+    arms, best, runner_up = result["arms"], result["best"], result["runner_up"]
+    ahead = Difference(**arms[runner_up]["minus_best"])
+    lines = [
+        f"best: {best}, {arms[best]['error']['mean']:.2f} % {result['split']} error; {runner_up} comes next: "
+        f"{in_words(ahead)}"
+    ]
+    others = len(arms) - 1
+    if not result["as_good"]:
+        lines.append("it is significantly better than every other arm")
+    else:
+        which = "any other arm" if len(result["as_good"]) == others else ", ".join(result["as_good"])
+        lines.append(
+            f"it is NOT significantly better than {which}: more seeds (--seeds) may tell, or take the cheapest"
+        )
+    if best == REFERENCE:
+        return [*lines, "nothing to take over: no arm did better than the original images"]
+    settings = f" (found with {', '.join(result['overrides'])})" if result["overrides"] else ""
+    lines.append(f"to take it over, in params.yaml under arms, and {best} in compare.arms{settings}:")
+    return [*lines, *(f"  {name}: {_flow(arm)}" for name, arm in result["take_over"].items())]
+
+
+def _flow(arm: Mapping[str, Any]) -> str:
+    """Write an arm as YAML on one line."""
+    return yaml.safe_dump(dict(arm), default_flow_style=True, sort_keys=False, width=10**9).strip()
+
+
+def _synthetic(strategy: str, strengths: list[float]) -> dict[str, Any]:
+    return {"select": strategy, "add": "synthetic", "strengths": strengths, "train": {}}
+
+
+def _number(text: str, example: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise GdaError(f"--values: found {text!r}, allowed: numbers, such as {example}") from None
