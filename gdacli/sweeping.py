@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import yaml
 
 from gdacli import overlap, sweeps
+from gdacli.arm_results import Predictions
 from gdacli.arms import Arm, selected
-from gdacli.artifacts import read_json, require, sha256_file, write_json, write_text
+from gdacli.artifacts import require, sha256_file, write_json, write_text
 from gdacli.checksums import verify_folder
 from gdacli.console import say, table
 from gdacli.errors import GdaError
@@ -25,7 +27,7 @@ from gdacli.processes import num_processes
 from gdacli.published import previous_pool
 from gdacli.rng import digest
 from gdacli.store import ENVIRONMENT_VARIABLE, open_location, work_location
-from gdacli.tables import write_csv
+from gdacli.tables import read_table, write_csv
 
 STABILITY = "stability"
 
@@ -114,7 +116,7 @@ def _sweep(
             results[stage] = run_versioned(stage, sub)
             if stage in ("select", "generate"):
                 say(import_module(f"gdacli.stages.{stage}").summary(results[stage]))
-        evaluated = read_json(EVALUATION / "results.json")["arms"]
+        predictions = _predictions(arms, seeds)
     figures = {
         arm: {
             "adds": _adds(sub.arm(arm)),
@@ -124,8 +126,7 @@ def _sweep(
         }
         for arm in arms
     }
-    errors = {arm: evaluated[arm]["errors"] for arm in arms}
-    found = sweeps.compared(errors, figures, chooses=split == "validation")
+    found = sweeps.compared(predictions, prepared.labels(split), figures, chooses=split == "validation")
     result = {
         "sweep": name,
         "split": split,
@@ -141,6 +142,14 @@ def _sweep(
         result["take_over"] = {arm: arms[arm] for arm in needed}
     write_json(folder / "sweep.json", result)
     return {**result, "run": results["generate"]["run"]}
+
+
+def _predictions(arms: Iterable[str], seeds: list[int]) -> dict[str, Predictions]:
+    """Read what `gdacli evaluate` has just written: arm by arm, seed by seed."""
+    columns, names = read_table(EVALUATION / "predictions.parquet"), list(arms)
+    shape = len(names), len(seeds), -1
+    classes, confidence = (columns[name].reshape(shape) for name in ("prediction", "confidence"))
+    return {name: Predictions(classes[row], confidence[row]) for row, name in enumerate(names)}
 
 
 def _adds(arm: Arm) -> str:

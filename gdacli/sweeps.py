@@ -1,18 +1,21 @@
 """Sweeps: presets of arms that differ in one thing, and what a sweep says of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import yaml
 
+from gdacli.arm_results import Comparison, Predictions, compare_arms
 from gdacli.arms import milli
 from gdacli.console import table
 from gdacli.errors import GdaError
 from gdacli.explain import one_of
-from gdacli.metrics import Difference, Estimate, estimate, paired_difference
+from gdacli.metrics import Difference, Estimate, error_rate, estimate
 from gdacli.paths import EVALUATION
-from gdacli.report import change, in_words, spread
 from gdacli.selection import STRATEGIES, UNSIZED
+from gdacli.wording import change, in_words, spread
 
 REFERENCE = "original"
 """The arm without additions, the first of every sweep."""
@@ -109,34 +112,39 @@ def selection_arms(values: Sequence[str], sized: bool) -> Arms:
 
 
 def compared(
-    errors: Mapping[str, Sequence[float]], figures: Mapping[str, Mapping[str, Any]], *, chooses: bool
+    predictions: Mapping[str, Predictions],
+    labels: np.ndarray,
+    figures: Mapping[str, Mapping[str, Any]],
+    *,
+    chooses: bool,
 ) -> dict[str, Any]:
     """Return what a sweep has found, as plain values.
 
     Args:
-        errors: arm -> error in % per seed, the same seeds for all; REFERENCE first.
+        predictions: of each arm on N images, all of the same seeds; REFERENCE first.
+        labels: int64 [N].
         figures: arm -> what else is known of it.
         chooses: name the best arm: that of the lowest mean error, the first of equal ones.
 
     Returns:
-        `arms`: per arm its figures, `errors`, `error` (an Estimate) and `minus_original` (a paired Difference, lower is
-        better). If it chooses also `best`, `runner_up`, per arm `minus_best`, and `as_good`: the other arms whose
-        interval of `minus_best` does not lie above 0, so that chance may have put them behind.
+        `arms`: per arm its figures, `errors` (% per seed), `error` (an Estimate) and `minus_original` (a Comparison;
+        lower is better). If it chooses also `best`, `runner_up`, per arm `minus_best`, and `as_good`: the other arms
+        that are not significantly worse, corrected for their number, so that chance may have put them behind.
     """
+    of_reference = compare_arms(predictions, labels, [REFERENCE]).get(REFERENCE, {})
     arms: dict[str, dict[str, Any]] = {}
-    for name, own in errors.items():
-        minus = paired_difference(own, errors[REFERENCE])
-        arms[name] = {**figures[name], "errors": list(own), "error": vars(estimate(own)), "minus_original": vars(minus)}
-    arms[REFERENCE]["minus_original"] = None
+    for name, own in predictions.items():
+        errors = [error_rate(guess, labels) for guess in own.classes]
+        minus = asdict(of_reference[name]) if name in of_reference else None
+        arms[name] = {**figures[name], "errors": errors, "error": asdict(estimate(errors)), "minus_original": minus}
     if not chooses:
         return {"arms": arms}
-    ranked = sorted(errors, key=lambda name: arms[name]["error"]["mean"])
-    best, as_good = ranked[0], []
-    for name in errors:
-        minus = paired_difference(errors[name], errors[best])
-        arms[name]["minus_best"] = None if name == best else vars(minus)
-        if name != best and not (minus.significant and minus.mean > 0):
-            as_good.append(name)
+    ranked = sorted(arms, key=lambda name: arms[name]["error"]["mean"])
+    best = ranked[0]
+    of_best = compare_arms(predictions, labels, [best])[best]
+    for name, arm in arms.items():
+        arm["minus_best"] = asdict(of_best[name]) if name in of_best else None
+    as_good = [name for name, comparison in of_best.items() if not comparison.told]
     return {"arms": arms, "best": best, "runner_up": ranked[1], "as_good": as_good}
 
 
@@ -146,19 +154,27 @@ def summary(result: Mapping[str, Any]) -> str:
     Args:
         result: of `compared`, with `sweep`, `split`, `num_images`, `seeds`, `overrides`, `take_over` and `folder`.
     """
-    arms, split, seeds = result["arms"], result["split"], result["seeds"]
+    arms, split, num_seeds = result["arms"], result["split"], len(result["seeds"])
     chooses = "best" in result
-    columns = ["minus original", "minus best"] if chooses else ["minus original"]
-    header = ["arm", "adds", "selected %", "images", "updates", "error %", *columns]
+    references = ["original", "best"] if chooses else ["original"]
+    header = [
+        "arm",
+        "adds",
+        "selected %",
+        "images/epoch",
+        "updates",
+        "error %",
+        *(f"minus {each}" for each in references),
+    ]
     rows = []
     for name, arm in arms.items():
         row = [name, arm["adds"], f"{100 * arm['selected']:.1f}", arm["images"], arm["updates"]]
         row.append(spread(Estimate(**arm["error"])))
-        differences = [arm["minus_original"], arm["minus_best"]] if chooses else [arm["minus_original"]]
-        rows.append([*row, *("" if each is None else change(Difference(**each)) for each in differences)])
+        minus = [arm[f"minus_{each}"] for each in references]
+        rows.append([*row, *("" if each is None else change(_comparison(each).difference) for each in minus)])
     lines = [
-        f"{split} error on {result['num_images']} images, mean ± standard deviation over {len(seeds)} "
-        f"{'seed' if len(seeds) == 1 else 'seeds'}; differences paired by seed, with 95 % intervals",
+        f"{split} error on {result['num_images']} images, mean ± standard deviation over {num_seeds} "
+        f"{'seed' if num_seeds == 1 else 'seeds'}; differences paired by seed, with 95 % intervals over seeds",
         "",
         table(header, rows),
         "",
@@ -166,27 +182,29 @@ def summary(result: Mapping[str, Any]) -> str:
     lines += _choice(result) if chooses else [f"on the {split} split: to reproduce a table, not to choose"]
     if len({arm["updates"] for arm in arms.values()}) > 1:
         lines.append("the arms made different numbers of updates: a gain may come from longer training")
-    lines.append(
-        f"intervals are not corrected for the number of arms; report: {result['folder']}/{EVALUATION}/report.html"
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, f"report: {result['folder']}/{EVALUATION}/report.html"])
+
+
+def _comparison(values: Mapping[str, Any]) -> Comparison:
+    return Comparison(**{**values, "difference": Difference(**values["difference"])})
 
 
 def _choice(result: Mapping[str, Any]) -> list[str]:
-    arms, best, runner_up = result["arms"], result["best"], result["runner_up"]
-    ahead = Difference(**arms[runner_up]["minus_best"])
+    arms, best, runner_up, as_good = (result[name] for name in ("arms", "best", "runner_up", "as_good"))
     lines = [
         f"best: {best}, {arms[best]['error']['mean']:.2f} % {result['split']} error; {runner_up} comes next: "
-        f"{in_words(ahead)}"
+        f"{in_words(_comparison(arms[runner_up]['minus_best']))}"
     ]
-    others = len(arms) - 1
-    if not result["as_good"]:
-        lines.append("it is significantly better than every other arm")
-    else:
-        which = "any other arm" if len(result["as_good"]) == others else ", ".join(result["as_good"])
+    if as_good:
+        which = "any other arm" if len(as_good) == len(arms) - 1 else ", ".join(as_good)
         lines.append(
             f"it is NOT significantly better than {which}: more seeds (--seeds) may tell, or take the cheapest"
         )
+    else:
+        lines.append("it is significantly better than every other arm")
+    lines.append(
+        "the best of several is also the luckiest: its error here flatters it, and only the test split tests it"
+    )
     if best == REFERENCE:
         return [*lines, "nothing to take over: no arm did better than the original images"]
     settings = f" (found with {', '.join(result['overrides'])})" if result["overrides"] else ""
