@@ -95,16 +95,20 @@ class Cleanliness:
     unchanged: Copies | None
     """Synthetic images that are copies of their own source, as low strengths give; they teach what copies teach."""
 
-    def to_metrics(self) -> dict[str, Any]:
-        """Return threshold and counts."""
-        compared = {
+    def compared(self) -> dict[str, Copies]:
+        """Return what was compared, by name."""
+        every = {
             "test_train": self.test_train,
             "within_train": self.within_train,
             "synthetic_test": self.synthetic_test,
             "memorised": self.memorised,
             "unchanged": self.unchanged,
         }
-        counts = {name: copies.to_metrics() for name, copies in compared.items() if copies is not None}
+        return {name: copies for name, copies in every.items() if copies is not None}
+
+    def to_metrics(self) -> dict[str, Any]:
+        """Return threshold and counts."""
+        counts = {name: copies.to_metrics() for name, copies in self.compared().items()}
         return {"threshold": self.threshold, "near_within_train": self.near_within_train, **counts}
 
 

@@ -1,5 +1,6 @@
-"""What the report says of the pool besides the errors of those who trained on it."""
+"""What the report says of the images besides the errors of those who trained on them: are they good, are they clean."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from gdacli.array_cache import cached_arrays
+from gdacli.cleanliness import Cleanliness, ImageSet, compared_side, find_copies, read_pixels
 from gdacli.feature_map import FeatureMap, Method, feature_map
 from gdacli.features import image_features
-from gdacli.image_index import read_references
+from gdacli.image_index import References, read_references
 from gdacli.models import Classifier
 from gdacli.paths import SYNTHETIC
 from gdacli.prepared import Prepared
 from gdacli.quality import NO_SOURCE, PoolQuality, pool_quality, pool_sources
+from gdacli.rng import digest
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def judge_pool(
         device: where the models run.
         cache: folder for features and statistics.
     """
-    made = read_references(SYNTHETIC / "index.parquet", origin="the pool", command="gdacli generate", folder=SYNTHETIC)
+    made = _pool_references()
     name, model = models
     real = image_features(prepared.references("train"), model, device=device, cache=cache, title="features, train")
     synthetic = image_features(made, model, device=device, cache=cache, title="features, pool")
@@ -81,3 +85,46 @@ def judge_pool(
             for row, strength in zip(rows.tolist(), strengths.tolist(), strict=True)
         ],
     )
+
+
+def look_for_copies(
+    prepared: Prepared,
+    split: str,
+    pool: Mapping[str, Any],
+    model: Classifier,
+    *,
+    device: torch.device,
+    cache: Path,
+) -> Cleanliness:
+    """Compare the images of a split, and those of the pool, with the train images and with each other.
+
+    Args:
+        prepared: the real images.
+        split: test or validation.
+        pool: the pool's index; may be empty.
+        model: whose features propose what may be a copy.
+        device: where it runs.
+        cache: folder for features and pixels.
+    """
+    side = compared_side(prepared.image_size)
+
+    def image_set(references: References, title: str) -> ImageSet:
+        seen = image_features(references, model, device=device, cache=cache, title=f"features, {title}").features
+        identity = digest("pixels", side, hashlib.sha256(references.sha256.tobytes()).hexdigest())
+
+        def read() -> dict[str, np.ndarray]:
+            digests, squares = read_pixels(references, side, f"pixels, {title}")
+            return {"digests": digests, "squares": squares}
+
+        pixels = cached_arrays(cache, identity, {"digests", "squares"}, read)
+        lengths = np.linalg.norm(seen, axis=1, keepdims=True)
+        return ImageSet(references.keys.to_pylist(), seen / np.maximum(lengths, 1e-12), **pixels)
+
+    train, compared = (image_set(prepared.references(name), name) for name in ("train", split))
+    made = image_set(_pool_references(), "pool") if pool["key"] else None
+    rows = pool_sources(pool["key"], train.keys)[0] if made else None
+    return find_copies(train, compared, made, rows, near_within_train=False)
+
+
+def _pool_references() -> References:
+    return read_references(SYNTHETIC / "index.parquet", origin="the pool", command="gdacli generate", folder=SYNTHETIC)

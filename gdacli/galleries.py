@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gdacli.arms import Arm, milli, synthetic_key
+from gdacli.cleanliness import Cleanliness, Copy
 from gdacli.images import decode_array
 from gdacli.paths import DROPPED, SELECTION, SOURCE, SYNTHETIC
 from gdacli.prepared import Prepared, read_strategies
@@ -23,6 +24,7 @@ _BYTES = 2_400_000
 _SUSPECTS = 24
 _DROPPED = 16
 _NEIGHBOURS = 8
+_COPIES = 8
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def suspects(prepared: Prepared) -> list[Suspect]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:_SUSPECTS]
-    images = _train_images(prepared, [row["key"] for row in rows])
+    images = _images(prepared, "train", [row["key"] for row in rows])
     return [
         Suspect(row["key"], row["label"], row["suggested_label"], float(row["quality"]), images[row["key"]])
         for row in rows
@@ -174,9 +176,7 @@ def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tupl
         prepared: the source images.
         pool: key, shard, `nearest_key` and `nearest_distance` of the pool's images.
     """
-    if not len(pool["key"]):
-        return []
-    order = np.argsort(np.asarray(pool["nearest_distance"]), kind="stable")
+    order = np.argsort(np.asarray(pool.get("nearest_distance", [])), kind="stable")
     rows, seen = list[int](), set[str]()
     for row in order.tolist():
         if pool["nearest_key"][row] and pool["nearest_key"][row] not in seen:
@@ -184,14 +184,42 @@ def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tupl
             rows.append(row)
         if len(rows) == _NEIGHBOURS:
             break
-    made = read_images((SYNTHETIC / pool["shard"][row], pool["key"][row]) for row in rows)
-    near = _train_images(prepared, [pool["nearest_key"][row] for row in rows])
+    pairs = [(pool["key"][row], pool["nearest_key"][row], f"{pool['nearest_distance'][row]:.3f}") for row in rows]
+    return _side_by_side(pairs, _pool_images(pool, [pair[0] for pair in pairs]), prepared, "train")
+
+
+def copies_side_by_side(
+    cleanliness: Cleanliness, prepared: Prepared, split: str, pool: Mapping[str, Any]
+) -> dict[str, list[tuple[Picture, Picture]]]:
+    """Return the first pairs of what was copied, by what was compared.
+
+    Args:
+        cleanliness: the pairs.
+        prepared: the real images.
+        split: that was compared with the train images.
+        pool: key and shard of the pool's images.
+    """
+    shown = {}
+    for name, copies in cleanliness.compared().items():
+        pairs = [(pair.key, pair.of, _likeness(pair)) for pair in copies.pairs[:_COPIES]]
+        keys = [pair[0] for pair in pairs]
+        of_split = {"test_train": split, "within_train": "train"}.get(name)
+        images = _pool_images(pool, keys) if of_split is None else _images(prepared, of_split, keys)
+        shown[name] = _side_by_side(pairs, images, prepared, split if name == "synthetic_test" else "train")
+    return shown
+
+
+def _likeness(pair: Copy) -> str:
+    return "exact" if pair.exact else f"{pair.similarity:.3f}{', mirrored' if pair.mirrored else ''}"
+
+
+def _side_by_side(
+    pairs: Sequence[tuple[str, str, str]], images: Mapping[str, np.ndarray], prepared: Prepared, split: str
+) -> list[tuple[Picture, Picture]]:
+    """Return pictures of (key, key of an image of the split, caption)."""
+    others = _images(prepared, split, [other for _, other, _ in pairs])
     return [
-        (
-            Picture(pool["key"][row], "synthetic", made[pool["key"][row]]),
-            Picture(pool["nearest_key"][row], f"{pool['nearest_distance'][row]:.3f}", near[pool["nearest_key"][row]]),
-        )
-        for row in rows
+        (Picture(key, caption, images[key]), Picture(other, caption, others[other])) for key, other, caption in pairs
     ]
 
 
@@ -212,8 +240,15 @@ def read_images(wanted: Iterable[tuple[Path, str]]) -> dict[str, np.ndarray]:
     }
 
 
-def _train_images(prepared: Prepared, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    index = prepared.train_index()
+def _pool_images(pool: Mapping[str, Any], keys: Sequence[str]) -> dict[str, np.ndarray]:
+    wanted = set(keys)
+    return read_images(
+        (SYNTHETIC / shard, key) for key, shard in zip(pool["key"], pool["shard"], strict=True) if key in wanted
+    )
+
+
+def _images(prepared: Prepared, split: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    index = prepared.index(split)
     wanted = set(keys)
     return read_images(
         (SOURCE / shard, key) for key, shard in zip(index["key"], index["shard"], strict=True) if key in wanted

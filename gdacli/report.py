@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from gdacli.arm_results import ArmResult, Comparison
+from gdacli.cleanliness import Cleanliness
+from gdacli.corruptions import CORRUPTIONS
 from gdacli.evidence import PoolEvidence
 from gdacli.galleries import GALLERY_SIDE, Gallery, Picture, Suspect
+from gdacli.metrics import Estimate, estimate
 from gdacli.plots import (
     class_plot,
     curve_plot,
@@ -21,6 +24,7 @@ from gdacli.plots import (
 )
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
+from gdacli.robustness import Robustness
 from gdacli.thumbnails import data_uri
 from gdacli.wording import between, capitalised, change, ends, in_words, p_value, points, seeds, signed, spread, table
 
@@ -55,6 +59,11 @@ class Report:
     """Synthetic images beside the train image, not their source, that they are nearest to."""
     pool: PoolEvidence | None
     """None without a pool."""
+    cleanliness: Cleanliness
+    copies: dict[str, list[tuple[Picture, Picture]]]
+    """The first pairs of what `cleanliness` has found, by what was compared."""
+    robustness: list[Robustness]
+    """One per model; empty if it was not measured."""
     gradient_variance: dict[str, list[GradientRow]]
     """Of each arm's first training; empty if it was not measured."""
     suspects: list[Suspect]
@@ -148,6 +157,40 @@ class Report:
         done = "no arm augments" if self.selection["suspects_excluded"] else "arms augment like any other"
         return f"{count} of {self.num_train} training images are probably mislabelled, which {done}."
 
+    def about_copies(self) -> dict[str, str]:
+        """Say in a sentence each what was found of copies, by what was compared."""
+        what = {
+            "test_train": f"{self.split} images are copies of a train image, so that a model may know them by heart",
+            "within_train": "train images are there a second time, pixel by pixel",
+            "synthetic_test": f"synthetic images are copies of a {self.split} image, which must not be trained on",
+            "memorised": "synthetic images are copies of a train image that is not their source: memorised",
+            "unchanged": "synthetic images are copies of their own source, and teach what copies teach",
+        }
+        said = {}
+        for name, found in self.cleanliness.compared().items():
+            kinds = f" ({found.num_exact} exact, {found.num_near} near)" if found.num_near else ""
+            said[name] = f"{len(found.pairs) or 'None'} of {found.num_images} {what[name]}{kinds}."
+        return said
+
+    def corrupted(self) -> list[tuple[str, Estimate, Estimate]]:
+        """Return each arm's error over seeds on the chosen images as they are, and on corrupted ones."""
+        return [
+            (
+                arm.name,
+                estimate([each.clean for each in self.robustness if each.arm == arm.name]),
+                estimate([each.mean for each in self.robustness if each.arm == arm.name]),
+            )
+            for arm in (self.arms if self.robustness else [])
+        ]
+
+    def by_corruption(self) -> list[tuple[str, list[float]]]:
+        """Return the error on each corruption, per arm, as means over severities and seeds."""
+        of_arms = [
+            np.mean([each.errors for each in self.robustness if each.arm == arm.name], axis=(0, 2))
+            for arm in (self.arms if self.robustness else [])
+        ]
+        return [(name, [float(each[row]) for each in of_arms]) for row, name in enumerate(CORRUPTIONS) if of_arms]
+
     def confusions(self) -> list[tuple[str, str, list[float]]]:
         """Return the most frequent confusions: label, class that it is taken for, and how often, a mean per arm."""
         counts = np.stack([arm.confusion for arm in self.arms]) / len(self.seeds)
@@ -178,6 +221,8 @@ class Report:
                 for reference, by_arm in self.comparisons.items()
             },
             "quality": [_finite(asdict(each)) for each in self.pool.quality] if self.pool else [],
+            "copies": self.cleanliness.to_metrics(),
+            "robustness": [each.to_json() for each in self.robustness],
             "provenance": asdict(self.provenance),
         }
 
@@ -225,11 +270,24 @@ def render_markdown(report: Report) -> str:
         "",
         *([*table(compared), ""] if len(compared) > 1 else []),
         *([*table(_quality_rows(report.pool)), ""] if report.pool else []),
+        *([*table(_corrupted_rows(report)), ""] if report.robustness else []),
         *[f"- {line}" for line in report.caveats()],
+        *[f"- {line}" for line in report.about_copies().values()],
         *([f"- {about}"] if (about := report.about_suspects()) else []),
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _corrupted_rows(report: Report) -> list[list[str]]:
+    """Return a header and a row per arm."""
+    header = [
+        "arm",
+        f"error % on {report.robustness[0].num_images} clean images",
+        "on them corrupted",
+        "95 % over seeds",
+    ]
+    return [header, *([arm, spread(clean), spread(bad), between(bad)] for arm, clean, bad in report.corrupted())]
 
 
 def _quality_rows(pool: PoolEvidence) -> list[list[str]]:
@@ -268,6 +326,7 @@ def render_html(report: Report) -> str:
     return environment.from_string(_template("templates/report.html.j2")).render(
         report=report,
         quality=_quality_rows(report.pool) if report.pool else None,
+        corrupted=_corrupted_rows(report) if report.robustness else None,
         feature_map=feature_map_plot(report.pool.map, report.pool.strengths) if report.pool else None,
         style=_template("templates/report.css"),
         script=_template("templates/rejects.js"),

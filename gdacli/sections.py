@@ -188,6 +188,9 @@ class Evaluate(Section):
     features_weights: str | None = Field(
         None, description="a .safetensors file of that timm model; null: its own, from the Hub or its cache"
     )
+    corruption_images: Annotated[int, Field(ge=0)] = Field(
+        0, description="images to corrupt in 15 ways at 5 severities, of each class as many; 0: off"
+    )
     gradient_variance: Annotated[int, Field(ge=2)] | None = Field(
         None,
         description="mini-batches an epoch to measure the variance of their gradients by, in a replay of each arm's "

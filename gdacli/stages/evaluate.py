@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.evidence import PoolEvidence, judge_pool
+from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies
 from gdacli.features import load_feature_model
-from gdacli.galleries import dropped_images, late_learned, nearest_neighbours, suspects
+from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
 from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import error_rate
-from gdacli.models import load_checkpoint
+from gdacli.models import Classifier, load_checkpoint
 from gdacli.params import Params
 from gdacli.paths import (
     EVALUATION,
@@ -42,9 +41,11 @@ from gdacli.provenance import read_provenance
 from gdacli.rejects import read_left_out
 from gdacli.replays import GradientRow, gradient_rows
 from gdacli.report import Report, render_html, render_markdown
+from gdacli.report_tables import write_plots, write_tables
+from gdacli.robustness import Robustness, choose_images, measure_robustness
 from gdacli.selection import is_late
 from gdacli.store import local_work_folder
-from gdacli.tables import read_table, write_csv, write_table
+from gdacli.tables import read_table, write_table
 from gdacli.training import predict
 from gdacli.training_store import TrainingStore, training_identity
 from gdacli.trainings import open_training
@@ -80,6 +81,8 @@ def run(params: Params) -> dict[str, Any]:
     predictions, columns = _predict(params, images, keys, labels, device)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
+    model = _feature_model(params, prepared)
+    cleanliness = look_for_copies(prepared, split, pool, model, device=device, cache=_cache())
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -107,7 +110,10 @@ def run(params: Params) -> dict[str, Any]:
         gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         dropped_images=dropped_images(),
         neighbours=nearest_neighbours(prepared, pool),
-        pool=_judge_pool(params, arms, prepared, pool, device) if pool["key"] else None,
+        pool=_judge_pool(params, arms, prepared, pool, model, device) if pool["key"] else None,
+        cleanliness=cleanliness,
+        copies=copies_side_by_side(cleanliness, prepared, split, pool),
+        robustness=_robustness(params, images, keys, labels, device),
         gradient_variance=_gradient_variance(params, prepared, device),
         suspects=suspects(prepared),
         pool_size=len(pool["key"]),
@@ -122,10 +128,8 @@ def run(params: Params) -> dict[str, Any]:
         write_json(folder / "results.json", report.to_json())
         (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
-        _write_confusions(folder / "confusion.csv", report)
-        if report.gradient_variance:
-            _write_gradient_variance(folder / "gradient_variance.csv", report)
-    _write_plots(report)
+        write_tables(folder, report)
+    write_plots(PLOTS, report)
     return report.to_metrics() | {"run": {"training_seconds": {name: _seconds(name, seeds) for name in arms}}}
 
 
@@ -223,19 +227,46 @@ def _predict(
     return predictions, columns
 
 
+def _feature_model(params: Params, prepared: Prepared) -> Classifier:
+    model = load_feature_model(params.evaluate.features, params.evaluate.features_weights, PROBE)
+    model.image_size = prepared.training_size(model.image_size, "probe.image_size")
+    return model
+
+
+def _cache() -> Path:
+    return local_work_folder() / "evaluation"
+
+
 def _judge_pool(
-    params: Params, arms: dict[str, Arm], prepared: Prepared, pool: dict[str, Any], device: torch.device
+    params: Params,
+    arms: dict[str, Arm],
+    prepared: Prepared,
+    pool: dict[str, Any],
+    model: Classifier,
+    device: torch.device,
 ) -> PoolEvidence:
     real_alone = [run_name(name, params.compare.seeds[0]) for name, arm in arms.items() if arm.add is None]
-    judge = (real_alone[0], load_checkpoint(TRAIN / real_alone[0])) if real_alone else ("probe", load_checkpoint(PROBE))
-    name = params.evaluate.features
-    model = load_feature_model(name, params.evaluate.features_weights, PROBE)
-    for each in (model, judge[1]):
-        each.image_size = prepared.training_size(each.image_size, "probe.image_size")
-    cache = local_work_folder() / "evaluation"
-    return judge_pool(
-        prepared, pool, (name, model), judge, method=params.evaluate.feature_map, device=device, cache=cache
-    )
+    name, folder = (real_alone[0], TRAIN / real_alone[0]) if real_alone else ("probe", PROBE)
+    judge = load_checkpoint(folder)
+    judge.image_size = prepared.training_size(judge.image_size, "train.image_size")
+    models = (params.evaluate.features, model), (name, judge)
+    return judge_pool(prepared, pool, *models, method=params.evaluate.feature_map, device=device, cache=_cache())
+
+
+def _robustness(
+    params: Params,
+    images: Callable[[int | None], ImageSource],
+    keys: list[str],
+    labels: np.ndarray,
+    device: torch.device,
+) -> list[Robustness]:
+    """Test every model on corrupted images; nothing if that is off."""
+    if not params.evaluate.corruption_images:
+        return []
+    runs = [(name, seed) for name in params.compare.arms for seed in params.compare.seeds]
+    models = {run: load_checkpoint(TRAIN / run_name(*run)).to(device) for run in runs}
+    rows = choose_images(keys, labels, params.evaluate.corruption_images, params.data.seed)
+    return measure_robustness(models, images, keys, labels, rows=rows, seed=params.data.seed)
 
 
 def _gradient_variance(params: Params, prepared: Prepared, device: torch.device) -> dict[str, list[GradientRow]]:
@@ -319,41 +350,3 @@ def _read_csv(path: Path) -> dict[str, list[float]]:
     with require(path, "gdacli train").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
-def _write_confusions(path: Path, report: Report) -> None:
-    """List how often each label was taken for each class, by all seeds of an arm."""
-    names = report.class_names
-    rows = [
-        [arm.name, names[label], names[guess], int(arm.confusion[label, guess])]
-        for arm in report.arms
-        for label, guess in np.argwhere(arm.confusion).tolist()
-    ]
-    write_csv(path, ["arm", "label", "prediction", "count"], rows)
-
-
-def _write_gradient_variance(path: Path, report: Report) -> None:
-    columns = [field.name for field in fields(GradientRow)]
-    rows = [[arm, *astuple(row)] for arm, each in report.gradient_variance.items() for row in each]
-    write_csv(path, ["arm", *columns], rows)
-
-
-def _write_plots(report: Report) -> None:
-    write_csv(
-        PLOTS / "arms.csv",
-        ["arm", "seed", "error", "updates"],
-        [
-            [arm.name, seed, error, arm.effort.updates]
-            for arm in report.arms
-            for seed, error in zip(report.seeds, arm.errors, strict=True)
-        ],
-    )
-    write_csv(
-        PLOTS / "training.csv",
-        ["arm", "updates", "loss", "error"],
-        [
-            [name, int(updates), loss, error]
-            for name, curve in report.curves.items()
-            for updates, loss, error in zip(curve["updates"], curve["loss"], curve["error"], strict=True)
-        ],
-    )
