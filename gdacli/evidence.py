@@ -20,6 +20,9 @@ from gdacli.prepared import Prepared
 from gdacli.quality import NO_SOURCE, PoolQuality, pool_quality, pool_sources
 from gdacli.rng import digest
 
+MOST_WITHIN_TRAIN = 20_000
+"""Near copies are looked for within no more train images than this: the time, a minute here, grows with the square."""
+
 
 @dataclass(frozen=True)
 class PoolEvidence:
@@ -123,7 +126,7 @@ def look_for_copies(
     train, compared = (image_set(prepared.references(name), name) for name in ("train", split))
     made = image_set(_pool_references(), "pool") if pool["key"] else None
     rows = pool_sources(pool["key"], train.keys)[0] if made else None
-    return find_copies(train, compared, made, rows, near_within_train=False)
+    return find_copies(train, compared, made, rows, near_within_train=len(train.keys) <= MOST_WITHIN_TRAIN)
 
 
 def _pool_references() -> References:

@@ -161,7 +161,8 @@ class Report:
         """Say in a sentence each what was found of copies, by what was compared."""
         what = {
             "test_train": f"{self.split} images are copies of a train image, so that a model may know them by heart",
-            "within_train": "train images are there a second time, pixel by pixel",
+            "within_train": "train images are there a second time"
+            + ("" if self.cleanliness.near_within_train else ", pixel by pixel (near ones: too many images to look)"),
             "synthetic_test": f"synthetic images are copies of a {self.split} image, which must not be trained on",
             "memorised": "synthetic images are copies of a train image that is not their source: memorised",
             "unchanged": "synthetic images are copies of their own source, and teach what copies teach",

@@ -93,6 +93,9 @@ def test_without_a_pool_and_without_near_ones_within_train(tmp_path):
     assert found(result.test_train) == []
     assert result.memorised is result.unchanged is result.synthetic_test is None
     assert "memorised" not in result.to_metrics()
+    none = ImageSet([], train.features[:0], train.digests[:0], train.squares[:0])
+    empty = find_copies(train, none, none, np.empty(0, np.int64), near_within_train=True)
+    assert found(empty.test_train) == found(empty.memorised) == found(empty.unchanged) == []
     with pytest.raises(ValueError, match="source_rows"):
         find_copies(train, test, test, near_within_train=False)
 

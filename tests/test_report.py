@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 from gdacli.arm_results import ArmResult, Comparison, Effort
+from gdacli.cleanliness import Cleanliness, Copies, Copy
 from gdacli.comparison import hedges_g, holm, seeds_needed
+from gdacli.distribution_metrics import Diversity, KernelDistance, NeighbourScores
+from gdacli.evidence import PoolEvidence
+from gdacli.feature_map import feature_map
 from gdacli.galleries import Gallery, GalleryRow, Picture, Suspect, Variant, rows_per_class
 from gdacli.metrics import Difference, estimate, paired_difference
 from gdacli.provenance import Provenance
+from gdacli.quality import PoolQuality
 from gdacli.report import Report, render_html, render_markdown
+from gdacli.robustness import Robustness
 from gdacli.wording import between, change, in_words, spread
 
 
@@ -78,6 +84,9 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         dropped_images=[Picture("d", "min_confidence", image)],
         neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
         pool=None,
+        cleanliness=CLEANLINESS,
+        copies={"test_train": [(Picture("t", "exact", image), Picture("k", "exact", image))], "within_train": []},
+        robustness=[],
         gradient_variance={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
@@ -89,6 +98,15 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
     )
 
 
+CLEANLINESS = Cleanliness(
+    threshold=0.97,
+    test_train=Copies(20, [Copy("t", "k", 0, 1, 1.0, False, True), Copy("u", "k", 1, 1, 0.98, True, False)]),
+    within_train=Copies(10, []),
+    near_within_train=False,
+    synthetic_test=None,
+    memorised=None,
+    unchanged=None,
+)
 CLEAR = {"original": [5.0, 5.1, 5.2], "targeted": [4.0, 4.11, 4.19]}
 CHANCE = {"original": [5.0, 5.1, 5.2], "targeted": [4.5, 5.6, 5.0]}
 
@@ -193,7 +211,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
     assert page.open == []
     assert all(link.startswith(("data:image/", "#")) for link in page.links), page.links
     assert not re.search(r"https?://(?!www\.w3\.org/)", re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", text))
-    assert len(page.images) == 9
+    assert len(page.images) == 11
     assert all(image["alt"] for image in page.images)
     assert text.count("<svg") == 5
     assert "a<b" in page.text
@@ -260,6 +278,63 @@ def test_what_does_not_compress_stays_below_five_megabytes(side):
         )
     )
     assert 1_000_000 < len(page) < 5_000_000
+
+
+def test_what_was_found_of_copies_is_said_and_shown():
+    found = report(CLEAR)
+    said = found.about_copies()
+    assert list(said) == ["test_train", "within_train"]
+    assert said["test_train"].startswith("2 of 20 test images are copies of a train image")
+    assert said["test_train"].endswith("(1 exact, 1 near).")
+    assert said["within_train"].startswith("None of 10 train images are there a second time, pixel by pixel (near ones")
+    for sentence in said.values():
+        assert sentence in Page(render_html(found)).text
+        assert sentence in render_markdown(found)
+    assert "which is like k" in [image["alt"] for image in Page(render_html(found)).images]
+    looked = replace(found, cleanliness=replace(CLEANLINESS, near_within_train=True))
+    assert looked.about_copies()["within_train"] == "None of 10 train images are there a second time."
+
+
+def test_errors_on_corrupted_images_are_means_over_corruptions_and_seeds():
+    errors = np.arange(75.0).reshape(15, 5)
+    runs = [
+        Robustness(arm, seed, 12, 5.0 + seed, errors + shift)
+        for arm, shift in (("original", 0), ("targeted", -1))
+        for seed in range(3)
+    ]
+    found = replace(report(CLEAR), robustness=runs)
+    by_arm = {name: (clean.mean, bad.mean) for name, clean, bad in found.corrupted()}
+    assert by_arm == {"original": (6.0, 37.0), "targeted": (6.0, 36.0)}
+    assert found.by_corruption()[0] == ("gaussian_noise", [2.0, 1.0])
+    assert len(found.by_corruption()) == 15
+    page = Page(render_html(found)).text
+    assert "error % on 12 clean images" in page
+    assert "gaussian noise" in page
+    assert "| targeted | 6.00 ± 1.00" in render_markdown(found)
+    assert "Corrupted images" not in render_html(report(CLEAR))
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_quality_of_the_pool_has_a_row_per_strength():
+    real, made = np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
+    near = NeighbourScores(0.9, 0.8, 1.1, 0.7)
+    quality = [
+        PoolQuality(
+            0.5, 30, 30, 0.1234, 0.2, 0.0, KernelDistance(0.01, 0.0), None, near, 30, Diversity(None, 1.5, 30, 0), 96.7
+        ),
+        PoolQuality(None, 3, 30, None, None, None, None, "fewer than 100 images", None, 3, None, 100.0),
+    ]
+    pool = PoolEvidence("probe", "original-0", quality, feature_map(real, made), [0.5] * 27 + [None] * 3)
+    found = replace(report(CLEAR), pool=pool)
+    text = render_markdown(found)
+    assert re.search(
+        r"\| 0.5 +\| 30 +\| 0.123 +\| 0.0100 +\| 0.90 +\| 0.80 +\| 1.10 +\| 0.70 +\| - +\| 1.500 +\| 96.7 ", text
+    )
+    assert re.search(r"\| sampled +\| 3 +\|( - +\|){8} 100.0", text)
+    page = Page(render_html(found))
+    assert "original-0, which was trained on real images alone" in page.text
+    assert "sampled" in page.text
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_the_page_is_the_same_every_time():
