@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gdacli.arms import source_of
 from gdacli.array_cache import cached_arrays
@@ -145,7 +146,8 @@ def pool_quality(
     groups = [(strength, varied & (strengths == strength)) for strength in np.unique(strengths[varied]).tolist()]
     groups += [(None, ~varied)] if not varied.all() else []
     found = []
-    with progress("quality", len(synthetic), "images") as advance:
+    # One thread each: on these shapes more wait for each other more than they help, and add up in varying order.
+    with progress("quality", len(synthetic), "images") as advance, threadpool_limits(1, "blas"):
         for strength, of_group in groups:
             members = np.flatnonzero(of_group)
             sources = np.arange(len(real)) if strength is None else np.unique(source_rows[members])
