@@ -62,10 +62,10 @@ def run(name: str, values: str | None, split: str, seeds: str | None, overrides:
         raise GdaError("gdacli sweep runs in one process: start it without torchrun")
     allowed = _OVERRIDDEN.get(name, _OVERRIDDEN_ELSE)
     for override in overrides:
-        if override.partition(".")[0] not in allowed:
+        if override.partition(".")[0] not in allowed or override.startswith("evaluate.split"):
             raise GdaError(
-                f"-S {override}: sweep {name} takes values of {', '.join(allowed)}; --values and --seeds say what is "
-                f"compared, and all else is the project's: change {FILE} and run `dvc repro`"
+                f"-S {override}: sweep {name} takes values of {', '.join(allowed)}; --values, --seeds and --on say "
+                f"what is compared, and all else is the project's: change {FILE} and run `dvc repro`"
             )
     params = load_params(Path(), overrides)
     if "://" not in work_location():  # a relative one is relative to the project
@@ -114,8 +114,9 @@ def _sweep(
             if stage == "evaluate":  # what an earlier sweep with other values has left here
                 import_module("gdacli.stages.clean").run(sub)
             results[stage] = run_versioned(stage, sub)
-            if stage in ("select", "generate"):
-                say(import_module(f"gdacli.stages.{stage}").summary(results[stage]))
+            if stage == "generate":
+                made = results[stage]["run"]
+                say(f"{made['made']} images made, {made['reused']} reused")
         predictions = _predictions(arms, seeds)
     figures = {
         arm: {

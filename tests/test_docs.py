@@ -114,6 +114,14 @@ def test_the_commands_of_the_generation_page_run(tmp_path, shapes, monkeypatch):
         project.ok(shlex.join(arguments))
 
 
+def test_the_commands_of_the_page_on_sweeps_are_commands(tmp_path):
+    ran = commands(ROOT / "docs/sweeps.md")
+    assert {command.split()[2] for command in ran} == {"strengths", "k", "selection", "stability"}
+    for command in ran:  # tests/test_sweeps.py runs them; here their words are checked
+        outcome = invoke(*shlex.split(command)[1:], "-C", str(tmp_path))
+        assert (outcome.code, "params.yaml does not exist" in outcome.stderr) == (1, True), outcome.stderr
+
+
 def test_the_filter_page_is_right():
     text = (ROOT / "docs/quality.md").read_text()
     example = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])

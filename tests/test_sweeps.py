@@ -212,8 +212,10 @@ def test_the_stability_is_that_of_the_probes_and_a_second_run_trains_none(swept)
             "strengths -S data.seed=1",
             "-S data.seed=1: sweep strengths takes values of compute, select, generate, train",
         ),
+        ("strengths -S evaluate.split=test", "--values, --seeds and --on say what is compared"),
         ("strengths --seeds 0,0", "--seeds: found 0,0, allowed: whole numbers, each once"),
         ("strengths --values 0.01", "0.01 of generate.num_inference_steps 4 is no denoising step"),
+        ("k -S train.pretrained=data/probe/model.safetensors", "a sweep has a folder and a data/ of its own: give an"),
         ("stability --seeds 1", "an overlap needs two or more"),
     ],
 )
@@ -223,7 +225,21 @@ def test_mistakes_are_one_line_and_come_before_any_work(swept, arguments, error)
     assert not list(swept.folder.glob("sweeps/*/*"))
 
 
+def test_a_folder_in_the_place_of_a_link_is_not_touched(swept):
+    kept = swept.folder / "sweeps/k/data/source/kept.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    error = swept("sweep", "k", "--values", "2").error
+    assert "sweeps/k/data/source is no link to the project's data/source: remove it" in error
+    assert kept.read_text() == "mine"
+
+
 def test_it_needs_validation_images_to_choose(project):
     assert "data/source/dataset.json does not exist: run `gdacli prepare` first" in project("sweep", "k").error
     project.ok("prepare")
     assert "run `gdacli probe` first" in project("sweep", "k").error
+    for made in ("probe", "generator/class_conditional"):
+        (project.folder / "data" / made).mkdir(parents=True)
+    error = project("sweep", "k").error
+    assert "validation images, of which there are none: set data.validation_fraction (0.2)" in error
+    assert "or pass --on test, which chooses nothing" in error
