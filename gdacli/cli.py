@@ -209,9 +209,9 @@ def sweep(
         str | None, typer.Option(metavar="A,B", help="Strengths, ks, or strategies; the paper's when left out.")
     ] = None,
     on: Annotated[
-        Literal["validation", "test"],
-        typer.Option(help="Split to compare on: validation to choose, test to reproduce a table. Not of stability."),
-    ] = "validation",
+        Literal["validation", "test"] | None,
+        typer.Option(help="Split to compare on: validation (the default) to choose, test to reproduce a table."),
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Of the trainings, compare.seeds when left out; of stability's probes."),
@@ -225,12 +225,14 @@ def sweep(
 
     Example: `gdacli sweep strengths --values 0.3,0.5,0.7`
     """
+    if on is not None and name == "stability":
+        raise typer.BadParameter("--on does not go with stability, which is of the training images")
 
     def work() -> None:
         from gdacli import sweeping
 
         enter(directory)
-        show(sweeping.run(name, values, on, seeds, overrides or []), sweeping.summary, as_json)
+        show(sweeping.run(name, values, on or "validation", seeds, overrides or []), sweeping.summary, as_json)
 
     guard(work, debug)
 

@@ -259,14 +259,13 @@ def _beside(found: dict[str, Any], name: str, scale: int, digits: int) -> str:
 def _make_project(folder: Path, values: dict[str, Any], artifacts: list[Path]) -> None:
     """Write a project into a folder of this one, with links to artifacts, the rejects, and what parameters name."""
     values = {section: dict(own) if isinstance(own, dict) else own for section, own in values.items()}
-    source = values["data"]["source"]
-    if source != "digits":
-        values["data"]["source"] = _seen_from(folder, source)
     generate = values.setdefault("generate", {})
-    pools = [*generate.get("reuse", []), *map(os.path.relpath, previous_pool(SYNTHETIC))]
-    generate["reuse"] = [_seen_from(folder, pool) for pool in pools]
-    if generate.get("clip_model"):
-        generate["clip_model"] = _seen_from(folder, generate["clip_model"])
+    generate["reuse"] = [*generate.get("reuse", []), *map(os.path.relpath, previous_pool(SYNTHETIC))]
+    generate["reuse"] = [_seen_from(folder, pool) for pool in generate["reuse"]]
+    for section, key in (("data", "source"), ("generate", "clip_model"), ("evaluate", "features_weights")):
+        named = values.get(section, {}).get(key)
+        if named is not None and named != "digits":
+            values[section][key] = _seen_from(folder, named)
     # These are part of what identifies trainings and images: they keep their names.
     for section, key in (("train", "pretrained"), ("probe", "pretrained"), ("generate", "model")):
         named = values.get(section, {}).get(key)

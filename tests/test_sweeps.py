@@ -225,6 +225,10 @@ def test_mistakes_are_one_line_and_come_before_any_work(swept, arguments, error)
     assert not list(swept.folder.glob("sweeps/*/*"))
 
 
+def test_stability_has_no_split(project):
+    assert project("sweep", "stability", "--on", "test").code == 2
+
+
 def test_a_folder_in_the_place_of_a_link_is_not_touched(swept):
     kept = swept.folder / "sweeps/k/data/source/kept.txt"
     kept.parent.mkdir(parents=True)
