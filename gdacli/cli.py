@@ -203,6 +203,30 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="[REVISION:]ARM[-SEED], a REVISION, or workspace.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, named the same way.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Compare two arms, runs or revisions, paired by seed and test image: A minus B, how sure, and what it took.
+
+    A revision is a commit, branch or tag, or an experiment of DVC; a bare one stands for every arm that both have.
+
+    Example: `gdacli compare targeted original`, `gdacli compare main workspace`
+    """
+
+    def work() -> None:
+        from gdacli.stages import compare as stage
+
+        enter(directory)
+        show(stage.run(a, b), stage.summary, as_json)
+
+    guard(work, debug)
+
+
+@app.command()
 def sweep(
     name: Annotated[Literal["strengths", "k", "selection", "stability"], typer.Argument(help="What varies.")],
     values: Annotated[

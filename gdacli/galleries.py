@@ -184,7 +184,7 @@ def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tupl
             rows.append(row)
         if len(rows) == _NEIGHBOURS:
             break
-    pairs = [(pool["key"][row], pool["nearest_key"][row], f"{pool['nearest_distance'][row]:.3f}") for row in rows]
+    pairs = [(pool["key"][row], pool["nearest_key"][row], f"{pool['nearest_distance'][row]:.2g}") for row in rows]
     return _side_by_side(pairs, _pool_images(pool, [pair[0] for pair in pairs]), prepared, "train")
 
 

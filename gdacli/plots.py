@@ -28,6 +28,7 @@ COLOURS = (
 
 
 _MOST_CLASSES = 40
+_ENOUGH = 20  # predictions, for the accuracy of a bin to say something
 
 
 def interval_plot(report: Report) -> str:
@@ -80,7 +81,8 @@ def reliability_plot(report: Report) -> str:
     figure, axes = _figure(3.4)
     axes.plot([0, 100], [0, 100], color="#9aa3b2", lw=1, ls="--", label="calibrated")
     for number, arm in enumerate(report.arms):
-        confidence, accuracy, _ = 100 * np.array(arm.reliability).T
+        full = [(confidence, accuracy) for confidence, accuracy, count in arm.reliability if count >= _ENOUGH]
+        confidence, accuracy = 100 * np.array(full).reshape(-1, 2).T
         axes.plot(confidence, accuracy, "o-", ms=3.5, lw=1.4, color=COLOURS[number % len(COLOURS)], label=arm.name)
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("correct, %")

@@ -89,6 +89,22 @@ class Report:
         keys = (variant.key for row in self.gallery.late for variant in row.variants if variant.image is not None)
         return next(keys, None)
 
+    def commands(self) -> list[tuple[str, str]]:
+        """Return the commands that make the figures again, and what each does."""
+        first = f"--arm {self.arms[0].name} --seed {self.seeds[0]}"
+        found = [
+            ("dvc repro", "all of it; what has not changed comes from the cache"),
+            (f"gdacli train {first}", "one training: the same bytes on the same kind of machine"),
+        ]
+        if self.example_key:
+            found.append(
+                (f"gdacli regenerate --key {self.example_key}", "one synthetic image, compared with the pool's")
+            )
+        if self.main_arm and self.comparisons:
+            pair = f"{self.main_arm} {next(iter(self.comparisons))}"
+            found.append((f"gdacli compare {pair}", "a comparison, from the predictions; also between revisions"))
+        return [*found, ("gdacli verify", "every byte of every artifact against its checksum")]
+
     def arm(self, name: str) -> ArmResult:
         """Return an arm by name."""
         return next(arm for arm in self.arms if arm.name == name)
@@ -159,18 +175,24 @@ class Report:
 
     def about_copies(self) -> dict[str, str]:
         """Say in a sentence each what was found of copies, by what was compared."""
+        looked = "" if self.cleanliness.near_within_train else "; near ones were not looked for among so many images"
         what = {
-            "test_train": f"{self.split} images are copies of a train image, so that a model may know them by heart",
-            "within_train": "train images are there a second time"
-            + ("" if self.cleanliness.near_within_train else ", pixel by pixel (near ones: too many images to look)"),
-            "synthetic_test": f"synthetic images are copies of a {self.split} image, which must not be trained on",
-            "memorised": "synthetic images are copies of a train image that is not their source: memorised",
-            "unchanged": "synthetic images are copies of their own source, and teach what copies teach",
+            "test_train": (f"{self.split} images", "a train image", ": a model may know them by heart"),
+            "within_train": ("train images", "another one", looked),
+            "synthetic_test": (
+                "synthetic images",
+                f"a {self.split} image",
+                ": the error may flatter who trains on them",
+            ),
+            "memorised": ("synthetic images", "a train image other than their source", ": perhaps memorised"),
+            "unchanged": ("synthetic images", "their own source", ": they teach what a copy teaches"),
         }
         said = {}
         for name, found in self.cleanliness.compared().items():
-            kinds = f" ({found.num_exact} exact, {found.num_near} near)" if found.num_near else ""
-            said[name] = f"{len(found.pairs) or 'None'} of {found.num_images} {what[name]}{kinds}."
+            whose, of, therefore = what[name]
+            count = f"{len(found.pairs) or 'None'} of {found.num_images} {whose} look like {of}"
+            end = therefore if found.pairs or therefore == looked else ""
+            said[name] = f"{count} ({found.num_exact} equal it in every pixel){end}."
         return said
 
     def corrupted(self) -> list[tuple[str, Estimate, Estimate]]:

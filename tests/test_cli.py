@@ -16,7 +16,7 @@ from gdacli import __version__
 GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = (
     "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
-    "sweep", "clean", "verify", "init",
+    "compare", "sweep", "clean", "verify", "init",
 )  # fmt: skip
 
 

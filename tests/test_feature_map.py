@@ -1,4 +1,3 @@
-import importlib.util
 import re
 import sys
 from xml.etree import ElementTree
@@ -75,17 +74,6 @@ def test_umap_without_its_package_names_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(GdaError, match=r"evaluate.feature_map: umap needs .*pip install 'gdacli\[umap\]', or set pca"):
         feature_map(features(20), features(20), method="umap")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="the extra umap is not installed")
-def test_umap_keeps_groups_together():
-    found = feature_map(features(60), features(60) + 50, method="umap")
-    assert found.variance is None
-    centres = found.real_points.mean(0), found.synthetic_points.mean(0)
-    spread = found.real_points.std()
-    assert np.linalg.norm(centres[0] - centres[1]) > spread
-    np.testing.assert_array_equal(feature_map(features(60), features(60) + 50, method="umap").real_points,
-                                  found.real_points)  # fmt: skip
 
 
 def test_features_without_a_plane_are_refused():

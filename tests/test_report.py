@@ -284,15 +284,18 @@ def test_what_was_found_of_copies_is_said_and_shown():
     found = report(CLEAR)
     said = found.about_copies()
     assert list(said) == ["test_train", "within_train"]
-    assert said["test_train"].startswith("2 of 20 test images are copies of a train image")
-    assert said["test_train"].endswith("(1 exact, 1 near).")
-    assert said["within_train"].startswith("None of 10 train images are there a second time, pixel by pixel (near ones")
+    assert said == {
+        "test_train": "2 of 20 test images look like a train image (1 equal it in every pixel): a model may know them "
+        "by heart.",
+        "within_train": "None of 10 train images look like another one (0 equal it in every pixel); near ones were not "
+        "looked for among so many images.",
+    }
     for sentence in said.values():
         assert sentence in Page(render_html(found)).text
         assert sentence in render_markdown(found)
     assert "which is like k" in [image["alt"] for image in Page(render_html(found)).images]
     looked = replace(found, cleanliness=replace(CLEANLINESS, near_within_train=True))
-    assert looked.about_copies()["within_train"] == "None of 10 train images are there a second time."
+    assert looked.about_copies()["within_train"].endswith("look like another one (0 equal it in every pixel).")
 
 
 def test_errors_on_corrupted_images_are_means_over_corruptions_and_seeds():

@@ -1,5 +1,6 @@
 """`gdacli compare`: by how much two arms, runs or revisions differ on the same images, and how sure that is."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ WORKSPACE = "workspace"
 
 _ALLOWED = f"allowed: [REVISION:]ARM[-SEED], or a REVISION, or {WORKSPACE}"
 _LEVEL = 1 - CONFIDENCE
+_SIMILAR = 0.05
 _FILE = EVALUATION / "predictions.parquet"
 _COLUMNS = ("key", "label", "arm", "seed", "prediction", "confidence")
 _ROWS = {"error": "error %", "balanced_error": "balanced error %", "calibration_error": "calibration error %"}
@@ -98,7 +100,7 @@ def run(a: str, b: str) -> dict[str, Any]:
         _check_same_images(runs_a + runs_b, a, b)
         num_images = len(runs_a[0].keys)
         efforts = {"a": _effort(of_a, arm_a), "b": _effort(of_b, arm_b)}
-        if None not in efforts.values() and efforts["a"] != efforts["b"]:
+        if efforts["a"] and efforts["b"] and _differ(efforts["a"], efforts["b"]):
             notes.append(
                 f"{_label(arm_a, arm_b)}: A and B differ in updates or images seen, so a gain may come from longer "
                 "training, not from better data"
@@ -256,6 +258,11 @@ def _effort(of: _Evaluation, arm: str) -> dict[str, int] | None:
     figures = figures.get("effort", figures)  # older evaluations have them beside the errors
     names = ("updates", "images_seen")
     return {name: int(figures[name]) for name in names} if all(name in figures for name in names) else None
+
+
+def _differ(a: dict[str, int], b: dict[str, int]) -> bool:
+    """Say if one trained longer; at equal updates some images more or less are what its last batches held."""
+    return a["updates"] != b["updates"] or not math.isclose(a["images_seen"], b["images_seen"], rel_tol=_SIMILAR)
 
 
 def _compare(runs_a: list[_Run], runs_b: list[_Run]) -> dict[str, Any]:
