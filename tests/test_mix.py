@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
+from gdacli.shards import read_shard, write_shard
 from gdacli.tables import read_table, write_table
 
 
@@ -45,7 +46,9 @@ def drop(project: Project, key: str) -> None:
     index = read_table(folder / "index.parquet")
     rows = [row for row, name in enumerate(index["key"]) if name != key]
     write_table(folder / "index.parquet", {name: [column[row] for row in rows] for name, column in index.items()})
-    (folder / "dropped.csv").write_text(f"key,reason,confidence\n{key},blank,0.1\n")
+    shard = index["shard"][index["key"].index(key)]
+    write_shard(folder / "dropped" / shard, (sample for sample in read_shard(folder / shard) if sample.key == key))
+    (folder / "dropped.csv").write_text(f"key,reason,shard,confidence\n{key},blank,{shard},0.1\n")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "dropped": {"blank": 1}}))
 
@@ -107,6 +110,7 @@ def test_the_report_says_what_was_left_out_and_keeps_the_list(ready):
     said = f"The pool holds {len(pool_keys(ready))} synthetic images; generate.filter dropped 1 more (1 blank), and a "
     for name in ("report.md", "report.html"):
         text = (ready.folder / "data/evaluation" / name).read_text()
+        assert name == "report.md" or f'alt="dropped image {first}, blank"' in text
         assert said + "person rejected 1 of the pool (rejects.csv), which no arm trains on." in text
     embedded = re.findall(r'<script type="application/json" id="rejects">(.*?)</script>', text)
     assert json.loads(embedded[0]) == {

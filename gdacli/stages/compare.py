@@ -182,7 +182,10 @@ def _why_not(revision: str, path: Path, output: str) -> str:
             f"{path} of {revision} is neither in DVC's cache nor in its remote ({said}): `dvc push` it where it was "
             "made, or check that revision out and run `dvc repro`"
         )
-    return f"{path} of {revision} cannot be had from DVC ({' '.join(said.split())}): was it evaluated and committed?"
+    return (
+        f"{path} of the revision {revision} cannot be had from DVC ({' '.join(said.split())}): was it evaluated and "
+        f"committed?{_workspace_arms()}"
+    )
 
 
 def _workspace_arms() -> str:
