@@ -23,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("shared", deadline=None)  # no timed assertion: machines are shared
 settings.load_profile("shared")
 os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported
+for library in ("OMP", "OPENBLAS"):  # files run two at a time: more threads would wait for each other
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,7 +73,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY: dict = {
     "data": {"source": "", "test_fraction": 0.3},
-    "compute": {"device": "cpu", "threads": 2},
+    "compute": {"device": "cpu", "threads": 1},
     "probe": {"model": "convnet", "model_args": {"width": 4}, "epochs": 2, "batch_size": 8, "lr": 0.05},
     "select": {},
     "fit": {"updates": 6, "batch_size": 16, "block_out_channels": [8, 8]},
@@ -171,7 +173,7 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
     def make(name: str) -> Path:
         if name not in made:
-            torch.set_num_threads(2)
+            torch.set_num_threads(1)
             if name == "text_to_image":
                 made[name] = stable_diffusion(tmp_path_factory.mktemp(name))
                 return made[name]

@@ -19,7 +19,7 @@ OFF = {
 
 @pytest.fixture(scope="module")
 def seen() -> tuple[torch.nn.Module, torch.Tensor, np.ndarray]:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model = create_model("convnet", 3, {"width": 8}, seed=0).eval()
     images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def train(repeats: torch.Tensor | None = None, dropout: bool = False, **options: Any) -> tuple[dict, list[Epoch]]:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     images, labels = halves()
     model = create_model("convnet", 2, {"width": 4}, 0)
     if dropout:
