@@ -34,7 +34,7 @@ _CALIBRATED_ON = 10_000
 _SMALLEST_DISTANCE = 1e-6
 _THIRD_QUARTILE = 0.6745  # of the standard normal distribution
 _COARSE = 8
-_ROWS_A, _ROWS_B, _PAIRS = 1024, 16_384, 512
+_ROWS_A, _ROWS_B, _PAIRS = 1024, 16_384, 256
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,36 @@ def aligned_correlation(
     """
     side = squares_a.shape[-1]
     reach = max(1, side // 16)
-    size = side - 2 * reach  # as `eps` below: a standard deviation of one grey level, under which it is noise
+    size = (
+        side - 2 * reach
+    )  # as the least length below: a standard deviation of one grey level, under which it is noise
     best, mirrored = np.zeros(len(squares_a), np.float32), np.zeros(len(squares_a), bool)
     for start in range(0, len(squares_a), _PAIRS):
         part = slice(start, start + _PAIRS)
         middle = torch.from_numpy(squares_a[part].astype(np.float32))[:, reach:-reach, reach:-reach]
         middle = F.normalize((middle - middle.mean((1, 2), keepdim=True)).flatten(1), dim=1, eps=size)
-        flipped = middle.view(-1, size, size).flip(2).flatten(1)
-        windows = F.unfold(
-            torch.from_numpy(squares_b[rows_b[part]].astype(np.float32))[:, None], size
-        )  # [p, size^2, shifts]
-        windows = F.normalize(windows - windows.mean(1, keepdim=True), dim=1, eps=size)
-        both = (torch.stack([middle, flipped], 1) @ windows).amax(2)
+        middle = middle.view(-1, 1, size, size)
+        kernels = torch.cat([middle, middle.flip(3)], 1)
+        other = torch.from_numpy(squares_b[rows_b[part]].astype(np.float32))
+        other = other - other.mean((1, 2), keepdim=True)
+        products = F.conv2d(other[None], kernels.view(-1, 1, size, size), groups=len(other))[0]
+        squares = _window_sums(other.square(), size) - _window_sums(other, size).square() / size**2
+        lengths = squares.clamp(min=0).sqrt().clamp(min=size)
+        both = (products.view(len(other), 2, *lengths.shape[1:]) / lengths[:, None]).amax((2, 3))
         best[part] = both.amax(1).clamp(-1, 1).numpy()
         mirrored[part] = (both[:, 1] > both[:, 0]).numpy()
     return best, mirrored
+
+
+def _window_sums(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Sum every window of size x size: [P, S, S] => [P, S - size + 1, S - size + 1]."""
+    for dim in (1, 2):
+        sums = images.cumsum(dim)
+        first = torch.zeros_like(sums.narrow(dim, 0, 1))
+        sums = torch.cat([first, sums], dim)
+        count = sums.shape[dim] - size
+        images = sums.narrow(dim, size, count) - sums.narrow(dim, 0, count)
+    return images
 
 
 def nearest(
