@@ -22,6 +22,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Project
         probe={"folds": 2},
         generate={"filter": {"min_confidence": 0.34}},
         compare={"arms": ["original", "upsample", "random", "targeted"]},
+        evaluate={"corruption_images": 4, "gradient_variance": 2},
         arms=arms,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +67,7 @@ def test_every_image_is_there_and_is_described(opened):
     assert len(shown) > 10
     assert all(there and described for there, described in shown)
     labels = opened.evaluate("[...document.querySelectorAll('figure[role=img]')].map(each => each.ariaLabel)")
-    assert len(labels) >= 5
+    assert len(labels) >= 7
     assert all(labels)
     drawn = opened.evaluate("[...document.querySelectorAll('svg')].map(each => each.getBoundingClientRect().width)")
     assert all(width > 200 for width in drawn)
