@@ -105,6 +105,8 @@ def _interval(values: np.ndarray) -> tuple[float, float | None, float | None, fl
     from scipy.stats import t
 
     sd = float(values.std(ddof=1))
+    if math.isnan(sd):  # of no images
+        return mean, None, None, None
     if sd <= 1e-9 * max(1.0, abs(mean)):  # equal but for rounding
         return mean, 0.0, None, None
     half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * sd / math.sqrt(len(values))

@@ -50,7 +50,9 @@ def test_the_interval_of_a_percentage_ends_at_0_and_100_and_of_a_difference_does
     turned = estimate([100 - value for value in values])
     assert (turned.low, turned.high) == (pytest.approx(100 - high), 100)
     assert (paired_difference(values, reference).low or 0) < 0
-    assert math.isnan(estimate([math.nan, math.nan]).mean)
+    none = estimate([math.nan, math.nan])
+    assert math.isnan(none.mean)
+    assert (none.sd, none.low, none.high) == (None, None, None), "of no images there is no interval from 0 to 100"
     for wrong in ([-0.1, 1], [1, 100.1]):
         with pytest.raises(ValueError, match="needs percentages"):
             estimate(wrong)
