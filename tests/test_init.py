@@ -73,6 +73,21 @@ def test_an_older_project_gets_the_list_of_rejects_and_is_told_of_its_pipeline(t
     assert (tmp_path / "rejects.csv").read_text() == "key\n"
 
 
+def test_an_older_project_is_told_all_that_its_pipeline_lacks(tmp_path):
+    assert invoke("init", str(tmp_path)).code == 0
+    pipeline, params = tmp_path / "dvc.yaml", tmp_path / "params.yaml"
+    older = pipeline.read_text().replace("params: [evaluate, compare,", "params: [compare,")
+    older = "".join(line for line in older.splitlines(keepends=True) if "reliability.csv" not in line)
+    pipeline.write_text(older)
+    text = params.read_text()
+    params.write_text(text[: text.index("evaluate:\n")] + text[text.index("# Which arms to run") :])
+    assert invoke("init", str(tmp_path), "--update").stderr.strip() == (
+        f"note: {pipeline}: add data/plots/reliability.csv to the outs of evaluate; evaluate to the params of "
+        "evaluate; data/plots/reliability.csv to plots; `evaluate: {}` to params.yaml; until then `dvc repro` does not "
+        "see them change"
+    )
+
+
 @pytest.mark.parametrize(("size", "expected"), [(8, None), (30, 32), (32, None), (50, 64), (64, None), (224, 64)])
 def test_images_that_the_generator_cannot_take_as_they_are_get_a_size(tmp_path, size, expected):
     write_folder(tmp_path / "in", 1, size=size)

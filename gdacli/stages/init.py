@@ -117,8 +117,8 @@ def update(project: Path) -> dict[str, Any]:
     if not (project / REJECTS).exists():
         write_text(project / REJECTS, HEADER)
     pipeline = project / "dvc.yaml"
-    if pipeline.exists() and str(REJECTS) not in pipeline.read_text(encoding="utf-8"):
-        say(f"note: {pipeline}: add {REJECTS} to the deps of mix and evaluate, or `dvc repro` does not see it change")
+    if pipeline.exists() and (lacking := _lacking(pipeline, text)):
+        say(f"note: {pipeline}: add {'; '.join(lacking)}; until then `dvc repro` does not see them change")
     changed = [name for name, version in after.items() if before.get(name) != str(version)]
     return {"project": str(project), "updated": changed}
 
@@ -143,6 +143,30 @@ def summary(result: dict[str, Any]) -> str:
 def stage_versions() -> dict[str, int]:
     """Return the version of each stage of this gdacli."""
     return {name: import_module(f"gdacli.stages.{name}").VERSION for name in STAGES}
+
+
+def _lacking(pipeline: Path, params: str) -> list[str]:
+    """Return what a new project's `dvc.yaml` has and this one lacks, and which sections of `params.yaml` it needs."""
+    ours = yaml.safe_load(_template("dvc.yaml.in"))
+    theirs = yaml.safe_load(pipeline.read_text(encoding="utf-8")) or {}
+    stages_without: dict[tuple[str, str], list[str]] = {}
+    for stage, parts in ours["stages"].items():
+        for part in ("deps", "params", "outs", "metrics"):
+            present = _names((theirs["stages"].get(stage) or {}).get(part))
+            for name in _names(parts.get(part)) - present:
+                stages_without.setdefault((name, part), []).append(stage)
+    lacking = [
+        f"{name} to the {part} of {' and '.join(stages)}" for (name, part), stages in sorted(stages_without.items())
+    ]
+    lacking += [f"{name} to plots" for name in sorted(_names(ours["plots"]) - _names(theirs.get("plots")))]
+    sections = {name for stage in ours["stages"].values() for name in stage["params"] if name.isidentifier()}
+    known = yaml.safe_load(params)
+    return lacking + [f"`{name}: {{}}` to {FILE}" for name in sorted(sections - known.keys())]
+
+
+def _names(entries: Any) -> set[str]:
+    """Return what a list of `dvc.yaml` names, whose entries are names or have settings of their own."""
+    return {name for entry in entries or () for name in ([entry] if isinstance(entry, str) else entry)}
 
 
 def _set_up_version_control(project: Path) -> None:
