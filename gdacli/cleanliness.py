@@ -23,6 +23,8 @@ from gdacli.image_index import ImageIndex, References
 from gdacli.images import BadImageError, decode_array
 
 DIGEST_BYTES = 32
+PIXELS_VERSION = 1
+"""Raise it when `read_pixels` gives other digests or squares of the same images."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from gdacli.array_cache import cached_arrays
-from gdacli.cleanliness import Cleanliness, ImageSet, compared_side, find_copies, read_pixels
+from gdacli.cleanliness import PIXELS_VERSION, Cleanliness, ImageSet, compared_side, find_copies, read_pixels
 from gdacli.feature_map import FeatureMap, Method, feature_map
 from gdacli.features import image_features
 from gdacli.image_index import References, read_references
@@ -113,7 +114,8 @@ def look_for_copies(
 
     def image_set(references: References, title: str) -> ImageSet:
         seen = image_features(references, model, device=device, cache=cache, title=f"features, {title}").features
-        identity = digest("pixels", side, hashlib.sha256(references.sha256.tobytes()).hexdigest())
+        images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
+        identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
 
         def read() -> dict[str, np.ndarray]:
             digests, squares = read_pixels(references, side, f"pixels, {title}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ PROBE_FEATURES = "probe"
 
 _PIXELS_AT_ONCE = 2**22  # of a batch: 256 images of 128 x 128 pixels, 15 of the 518 x 518 that DINOv2 takes
 _LARGEST_BATCH = 256
+_DECIDE_BITS = ("torch", "torchvision", "timm", "pillow")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def image_features(
         raise ValueError(f"found {len(references)} images and a model for size {size}, needs images and a size")
     has_classes = not isinstance(model.net.get_classifier(), nn.Identity)
     images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
-    identity = digest("features", VERSION, model_digest(model), size, len(references), images_sha256)
+    environment = [device.type, torch.get_num_threads(), *(version(name) for name in _DECIDE_BITS)]
+    identity = digest("features", VERSION, environment, model_digest(model), size, len(references), images_sha256)
 
     def compute() -> dict[str, np.ndarray]:
         images = open_images(references, image_size=size, device=device, loading=loading, workers=workers)
