@@ -1,6 +1,7 @@
 """Features of real and synthetic images as points of a plane."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +10,8 @@ from gdacli.errors import GdaError
 from gdacli.rng import derive_seed
 
 Method = Literal["pca", "umap"]
+
+_WITHOUT_UMAP = "evaluate.feature_map: umap needs umap-learn: pip install 'gdacli[umap]', or set pca"
 
 NUM_POINTS = 2000
 """Of a map at most: more hide each other, and a page must stay small."""
@@ -28,6 +31,16 @@ class FeatureMap:
     """float64 [m, 2]."""
     variance: tuple[float, float] | None
     """Share of the drawn features' variance along each axis, 0 to 1; None of UMAP, whose axes mean nothing."""
+
+
+def check_method(method: Method) -> None:
+    """Check, before anything dear is computed, that what a method needs is installed.
+
+    Raises:
+        GdaError: `umap` without its package.
+    """
+    if method == "umap" and find_spec("umap") is None:
+        raise GdaError(_WITHOUT_UMAP)
 
 
 def feature_map(real: np.ndarray, synthetic: np.ndarray, *, method: Method = "pca", seed: int = 0) -> FeatureMap:
@@ -94,9 +107,7 @@ def _umap(features: np.ndarray, seed: int) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise GdaError(
-            f"evaluate.feature_map: umap needs umap-learn ({error}): pip install 'gdacli[umap]', or set pca"
-        ) from error
+        raise GdaError(f"{_WITHOUT_UMAP} ({error})") from error
     points = UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(features.astype(np.float32))
     return np.asarray(points, np.float64)
 

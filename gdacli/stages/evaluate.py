@@ -17,6 +17,7 @@ from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
 from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies
+from gdacli.feature_map import check_method
 from gdacli.features import load_feature_model
 from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
 from gdacli.loading import ImageSource, open_images
@@ -69,6 +70,8 @@ def run(params: Params) -> dict[str, Any]:
     if split == "validation":
         prepared.require_validation("evaluate.split: found validation")
     device = set_up(params.compute.device, params.compute.threads)
+    model = _feature_model(params, prepared)
+    check_method(params.evaluate.feature_map)
     keys, labels = prepared.keys(split), prepared.labels(split)
 
     @cache
@@ -81,7 +84,6 @@ def run(params: Params) -> dict[str, Any]:
     predictions, columns = _predict(params, images, keys, labels, device)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
-    model = _feature_model(params, prepared)
     cleanliness = look_for_copies(prepared, split, pool, model, device=device, cache=_cache())
     report = Report(
         class_names=prepared.class_names,
