@@ -207,9 +207,8 @@ def _predict(
     keys: list[str],
     labels: np.ndarray,
     device: torch.device,
-) -> tuple[dict[str, Predictions], dict[str, list[Any]]]:
+) -> tuple[dict[str, Predictions], dict[str, Any]]:
     """Run every model; returns each arm's predictions, and the columns of `predictions.parquet`."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("key", "label", "arm", "seed", "prediction", "confidence")}
     predictions = {}
     arms, seeds = params.compare.arms, params.compare.seeds
     with progress("evaluate", len(arms) * len(seeds), "models") as advance:
@@ -221,11 +220,17 @@ def _predict(
                 guess = probabilities.argmax(1)
                 classes.append(guess)
                 confidence.append(probabilities.max(1))
-                cells = (keys, labels, [name] * len(keys), [seed] * len(keys), guess, confidence[-1])
-                for column, values in zip(columns.values(), cells, strict=True):
-                    column += list(values)
                 advance(note=f"{run_name(name, seed)}: {error_rate(guess, labels):.2f} %")
             predictions[name] = Predictions(np.stack(classes), np.stack(confidence))
+    runs = len(arms) * len(seeds)
+    columns = {
+        "key": keys * runs,
+        "label": np.tile(labels, runs),
+        "arm": [name for name in arms for _ in range(len(seeds) * len(keys))],
+        "seed": np.tile(np.repeat(seeds, len(keys)), len(arms)),
+        "prediction": np.concatenate([each.classes.ravel() for each in predictions.values()]),
+        "confidence": np.concatenate([each.confidence.ravel() for each in predictions.values()]),
+    }
     return predictions, columns
 
 
