@@ -60,7 +60,7 @@ def class_plot(report: Report) -> str:
         errors = [arm.class_errors[label] for label in rows]
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(errors, range(len(rows)), "o", ms=6, color=colour, alpha=0.85, mew=0, label=arm.name)
-    axes.set_yticks(range(len(rows)), [report.class_names[label] for label in rows])
+    axes.set_yticks(range(len(rows)), [report.class_names[label] for label in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"{report.split} error, %")
     axes.grid(axis="x", alpha=0.25)

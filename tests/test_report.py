@@ -340,6 +340,11 @@ def test_the_quality_of_the_pool_has_a_row_per_strength():
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_class_names_are_no_formulas():
+    page = render_html(replace(report(CLEAR), class_names=["$100 to $200", r"$\frac$"]))
+    assert page.count("$100 to $200") >= 2, "in the table and in the plot"
+
+
 def test_the_page_is_the_same_every_time():
     assert render_html(report(CLEAR)) == render_html(report(CLEAR))
 
