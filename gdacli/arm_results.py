@@ -1,7 +1,8 @@
 """What is known of each arm after all its seeds, and how the arms compare."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class Effort:
     images_seen: int
     mix_size: int
     """Images an epoch, repeats counted."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the arm trains with in place of the section `train`: optimizer, objective, model."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Comparison:
     def told(self) -> bool:
         """True if the difference is significant: the corrected p-value is at most 0.05."""
         return _told(self.corrected_p)
+
+    @property
+    def told_beyond(self) -> bool:
+        """True if it is, and the interval over seeds and images excludes 0 too: it speaks of other images as well."""
+        return self.told and self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
 def arm_result(

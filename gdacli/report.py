@@ -1,6 +1,7 @@
 """The report: what was compared, whether it helped, what it cost, and what the images look like."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
@@ -119,12 +120,15 @@ class Report:
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
         if ours.effort.updates != theirs.effort.updates:
             errors += f", with {ours.effort.updates} updates against {theirs.effort.updates}"
+        if others := _differing(ours.effort.settings, theirs.effort.settings):
+            errors += f", trained with other settings too ({', '.join(others)})"
+        where = "" if comparison.told_beyond else f" on these {self.split} images"
         if not comparison.told:
             answer = f"It cannot be told whether {self.main_arm} helped"
         elif comparison.difference.mean < 0:
-            answer = f"Yes, {self.main_arm} helped"
+            answer = f"Yes, {self.main_arm} helped{where}"
         else:
-            answer = f"No, {self.main_arm} did harm"
+            answer = f"No, {self.main_arm} did harm{where}"
         return f"{answer}: {errors}. {capitalised(in_words(comparison))}."
 
     def headlines(self) -> list[str]:
@@ -142,6 +146,8 @@ class Report:
             if self.equal_updates
             else "The arms made different numbers of updates, so a gain may come from longer training."
         )
+        own = [f"{arm.name}: {', '.join(sorted(arm.effort.settings))}" for arm in self.arms if arm.effort.settings]
+        said = f"Some arms train with settings of their own ({'; '.join(own)}), which a difference may come from."
         chosen = (
             ["These are validation images: choose by them, and test the choice on the test images."]
             if self.split == "validation"
@@ -149,6 +155,7 @@ class Report:
         )
         return [
             updates,
+            *([said] if own else []),
             f"The 95 % interval over seeds covers other trainings on these very {self.split} images (Student's t, "
             f"{len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'}); the one over seeds and images covers "
             "other images of the same kind too (bootstrap). P-values are of the paired t-test over seeds, corrected "
@@ -238,7 +245,10 @@ class Report:
             "class_names": self.class_names,
             "pool": {"images": self.pool_size, "dropped": self.dropped, "rejected": self.num_rejected},
             "num_suspects": self.selection["num_suspects"],
-            "arms": {arm.name: _finite(_without(asdict(arm), "confusion")) for arm in self.arms},
+            "arms": {
+                arm.name: _finite({name: value for name, value in asdict(arm).items() if name != "confusion"})
+                for arm in self.arms
+            },
             "comparisons": {
                 reference: {arm: {**_finite(asdict(each)), "told": each.told} for arm, each in by_arm.items()}
                 for reference, by_arm in self.comparisons.items()
@@ -373,12 +383,12 @@ def _gradient_curves(report: Report) -> dict[str, dict[str, list[float]]]:
     }
 
 
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
 def _template(name: str) -> str:
     return files("gdacli").joinpath(name).read_text(encoding="utf-8")
-
-
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ def in_words(comparison: Comparison) -> str:
 
     >>> difference = Difference(-0.5, 0.1, -0.75, -0.25, 3, 0.013)
     >>> in_words(Comparison(difference, (-0.8, -0.2), -2.8, 0.026, None))
-    '0.50 points lower error (95 % interval -0.75 to -0.25, corrected p = 0.026, 3 seeds)'
+    '0.50 points lower error (95 % interval over seeds -0.75 to -0.25, corrected p = 0.026, 3 seeds)'
     """
     difference = comparison.difference
     size = f"{abs(difference.mean):.2f} points {'lower' if difference.mean < 0 else 'higher'} error"
@@ -23,7 +23,7 @@ def in_words(comparison: Comparison) -> str:
         why = "with one seed" if difference.num == 1 else f"in each of {difference.num} seeds, which do not vary"
         return f"{size} {why}: whether it is chance cannot be told"
     p_value = "" if comparison.corrected_p is None else f", corrected p = {comparison.corrected_p:.2g}"
-    detail = f"95 % interval {between(difference)}{p_value}, {difference.num} seeds"
+    detail = f"95 % interval over seeds {between(difference)}{p_value}, {difference.num} seeds"
     if not comparison.told:
         return f"no significant difference ({signed(difference.mean)} points, {detail}{_to_tell(comparison)})"
     return f"{size} ({detail}){_beyond(comparison)}"
@@ -37,7 +37,7 @@ def _to_tell(comparison: Comparison) -> str:
 
 
 def _beyond(comparison: Comparison) -> str:
-    if comparison.interval is None or comparison.interval[0] > 0 or comparison.interval[1] < 0:
+    if comparison.interval is None or comparison.told_beyond:
         return ""
     return f"; on other images it may be none ({ends(comparison.interval)})"
 

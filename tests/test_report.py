@@ -114,9 +114,9 @@ CHANCE = {"original": [5.0, 5.1, 5.2], "targeted": [4.5, 5.6, 5.0]}
 def test_the_words_follow_the_numbers():
     assert report(CLEAR).headlines() == [
         "targeted against original: 1.00 points lower error "
-        "(95 % interval -1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)"
+        "(95 % interval over seeds -1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)"
     ]
-    assert "no significant difference (-0.07 points, 95 % interval" in report(CHANCE).headlines()[0]
+    assert "no significant difference (-0.07 points, 95 % interval over seeds" in report(CHANCE).headlines()[0]
     assert re.search("; about [0-9]+ seeds would tell such a difference", report(CHANCE).headlines()[0])
     same = in_words(comparison([2.2, 2.3, 2.4], [2.3, 2.4, 2.5]))
     assert same == "0.10 points lower error in each of 3 seeds, which do not vary: whether it is chance cannot be told"
@@ -129,13 +129,17 @@ def test_the_words_follow_the_numbers():
 def test_the_headline_answers_the_question():
     assert report(CLEAR).headline() == (
         "Yes, targeted helped: 4.10 % test error against 5.10 % of original. 1.00 points lower error (95 % interval "
-        "-1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)."
+        "over seeds -1.02 to -0.98, corrected p = 3.3e-05, 3 seeds)."
     )
     assert report(CHANCE).headline().startswith("It cannot be told whether targeted helped: 5.03 % test error against")
     harm = report({"original": CLEAR["targeted"], "targeted": CLEAR["original"]}, split="validation").headline()
     assert harm.startswith(
         "No, targeted did harm: 5.10 % validation error against 4.10 % of original. 1.00 points high"
     )
+    narrow = report(CLEAR)
+    here = replace(narrow.comparisons["original"]["targeted"], interval=(-2.1, 0.2))
+    elsewhere = replace(narrow, comparisons={"original": {"targeted": here}}).headline()
+    assert elsewhere.startswith("Yes, targeted helped on these test images: 4.10 % test error")
     assert "of original, with 610 updates against 600. " in report(CLEAR, unequal=True).headline()
     nothing = "No arm with synthetic images and no reference to compare it with were both run."
     assert replace(report(CLEAR), main_arm=None).headline() == nothing
@@ -162,6 +166,18 @@ def test_numbers_are_written_with_their_spread():
 def test_different_numbers_of_updates_are_said():
     assert "Every arm made the same number of updates" in render_markdown(report(CLEAR))
     assert "a gain may come from longer training" in render_markdown(report(CLEAR, unequal=True))
+
+
+def test_settings_of_an_arms_own_are_said_where_they_could_be_the_reason():
+    known = report(CLEAR)
+    original, targeted = known.arms
+    sam = replace(targeted, effort=replace(targeted.effort, settings={"optimizer": "sam"}))
+    mixed = replace(known, arms=[original, sam])
+    assert "of original, trained with other settings too (optimizer). " in mixed.headline()
+    assert "(targeted: optimizer), which a difference may come from." in render_markdown(mixed)
+    both = replace(known, arms=[replace(original, effort=sam.effort), sam])
+    assert "other settings" not in both.headline()
+    assert "settings of their own" not in render_markdown(known)
 
 
 def test_the_markdown_table_is_aligned():

@@ -312,7 +312,7 @@ def _in_words(compared: dict[str, Any], num_arms: int) -> list[str]:
                 f"  {name}: 95 % interval {ends((each['low'], each['high']))} over training seeds on these images, "
                 f"{ends(over_images[side])} over seeds and images"
             )
-    if difference.significant and over_images["difference"][0] <= 0 <= over_images["difference"][1]:
+    if compared["told"] and over_images["difference"][0] <= 0 <= over_images["difference"][1]:
         lines.append("  On other images there may be no difference.")
     if compared["effect_size"] is not None:
         lines.append(f"  Effect size (Hedges' g, standard deviations of the seeds): {compared['effect_size']:+.2f}")

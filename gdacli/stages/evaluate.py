@@ -1,13 +1,14 @@
 """`gdacli evaluate`: compare every arm on the test split, say whether it helped, and write the report."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms
 from gdacli.arms import Arm
@@ -95,12 +96,12 @@ def run(params: Params) -> dict[str, Any]:
         arms=[
             arm_result(
                 name,
-                _describe(arm, selection),
+                _describe(arm, selection) + _own_settings(params.arms[name].train),
                 predictions[name],
                 labels,
                 late,
                 prepared.num_classes,
-                _effort(name, seeds),
+                _effort(params, name),
             )
             for name, arm in arms.items()
         ],
@@ -299,9 +300,11 @@ def _gradient_variance(params: Params, prepared: Prepared, device: torch.device)
     return found
 
 
-def _effort(arm: str, seeds: list[int]) -> Effort:
-    history = _read_csv(TRAIN / run_name(arm, seeds[0]) / "history.csv")
-    return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm))
+def _effort(params: Params, arm: str) -> Effort:
+    history = _read_csv(TRAIN / run_name(arm, params.compare.seeds[0]) / "history.csv")
+    usual = params.train.of_weights()
+    own = {key: value for key, value in params.train_of(arm).of_weights().items() if value != usual[key]}
+    return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm), own)
 
 
 def _seconds(arm: str, seeds: list[int]) -> float | None:
@@ -314,8 +317,8 @@ def _seconds(arm: str, seeds: list[int]) -> float | None:
 
 def _main_arm(arms: dict[str, Arm]) -> str | None:
     """Return the arm that the headline is about: `targeted`, or else the first one whose choice is the method's."""
-    made = [name for name, arm in arms.items() if arm.add == "synthetic"]
-    chosen = [name for name in made if arms[name].select not in ("all", "random")]
+    made = [name for name, arm in arms.items() if arm.add in ("synthetic", "sampled")]
+    chosen = [name for name in made if arms[name].select not in (None, "all", "random")]
     return next((name for name in ("targeted", *chosen, *made) if name in made), None)
 
 
@@ -342,6 +345,12 @@ def _describe(arm: Arm, selection: dict[str, Any]) -> str:
     strengths = ", ".join(f"{strength:g}" for strength in arm.strengths)
     variants = f", {arm.variants} each" if arm.variants > 1 else ""
     return f"+ variants of {which} at {strengths}{variants}"
+
+
+def _own_settings(overrides: Mapping[str, Any]) -> str:
+    if not overrides:
+        return ""
+    return f", trained with {yaml.safe_dump(dict(overrides), default_flow_style=True, width=10**9).strip()}"
 
 
 def _mix_size(arm: str) -> int:
