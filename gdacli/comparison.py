@@ -94,15 +94,20 @@ def hedges_g(difference: Difference) -> float | None:
     return d * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None], num: int | None = None) -> list[float | None]:
     """Correct the p-values of several arms against one reference for their number, in their order.
 
     Calling a difference where the result is <= 0.05 makes one false call or more in at most 5 % of such families,
     however the comparisons hang together (they share the reference). A comparison without a p-value (None) stays None
     and counts as one of the family.
 
+    Args:
+        p_values: of the comparisons.
+        num: how many make the family, where it has more than are asked for, as when one arm was chosen by its error to
+            be the reference: then every pair of arms could have been compared, and all pairs are the family.
+
     Raises:
-        ValueError: a p-value outside [0, 1].
+        ValueError: a p-value outside [0, 1], or a family of fewer than there are.
 
     >>> holm([0.01, 0.04, None, 0.03])
     [0.04, 0.09, None, 0.09]
@@ -110,11 +115,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Source: Holm, Scandinavian Journal of Statistics 6 (2), 1979, step-down. (SciPy corrects the false discovery rate,
     which promises less, and Dunnett's test, which is unpaired.)
     """
+    num = len(p_values) if num is None else num
+    if num < len(p_values):
+        raise ValueError(f"found {len(p_values)} p-values, needs at most num ({num})")
     known = np.array([1.0 if p is None else p for p in p_values], float)
     if not ((known >= 0) & (known <= 1)).all():
         raise ValueError(f"found p-values {list(p_values)}, needs numbers from 0 to 1")
     order = np.argsort(known, kind="stable")
-    steps = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1))
+    steps = np.maximum.accumulate(known[order] * np.arange(num, num - len(known), -1))
     corrected = np.empty(len(known))
     corrected[order] = np.minimum(1, steps)
     return [None if p is None else float(each) for p, each in zip(p_values, corrected, strict=True)]

@@ -129,7 +129,8 @@ def compared(
     Returns:
         `arms`: per arm its figures, `errors` (% per seed), `error` (an Estimate) and `minus_original` (a Comparison;
         lower is better). If it chooses also `best`, `runner_up`, per arm `minus_best`, and `as_good`: the other arms
-        that are not significantly worse, corrected for their number, so that chance may have put them behind.
+        that are not significantly worse, corrected for all pairs of arms, as any could have become the best, so that
+        chance may have put them behind.
     """
     of_reference = compare_arms(predictions, labels, [REFERENCE]).get(REFERENCE, {})
     arms: dict[str, dict[str, Any]] = {}
@@ -141,7 +142,7 @@ def compared(
         return {"arms": arms}
     ranked = sorted(arms, key=lambda name: arms[name]["error"]["mean"])
     best = ranked[0]
-    of_best = compare_arms(predictions, labels, [best])[best]
+    of_best = compare_arms(predictions, labels, [best], chosen=True)[best]
     for name, arm in arms.items():
         arm["minus_best"] = asdict(of_best[name]) if name in of_best else None
     as_good = [name for name, comparison in of_best.items() if not comparison.told]

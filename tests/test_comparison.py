@@ -162,8 +162,24 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.02, None]) == [0.04, None]
     assert holm([]) == []
+    assert holm([0.01, 0.02], num=4) == pytest.approx([0.04, 0.06])
+    with pytest.raises(ValueError, match="at most num"):
+        holm([0.1, 0.2], num=1)
     with pytest.raises(ValueError, match="0 to 1"):
         holm([math.nan])
+
+
+def test_what_is_compared_with_the_best_is_corrected_for_all_pairs():
+    """Of arms that do not differ one is called worse than the best too often if their number alone is reckoned with."""
+    rng = np.random.default_rng(0)
+    called = {10: 0, 55: 0}
+    for _ in range(REPEATS):
+        errors = rng.normal(5, 0.3, (11, 5))
+        best = errors.mean(1).argmin()
+        p_values = [paired_difference(each, errors[best]).p_value for each in np.delete(errors, best, axis=0)]
+        for num in called:
+            called[num] += min(p for p in holm(p_values, num) if p is not None) <= 0.05
+    assert called[55] <= MOST < called[10]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.randoms())
