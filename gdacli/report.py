@@ -85,6 +85,11 @@ class Report:
         return len({arm.effort.updates for arm in self.arms}) == 1
 
     @property
+    def num_seeds(self) -> str:
+        """Number of seeds, with the noun."""
+        return f"{len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'}"
+
+    @property
     def example_key(self) -> str | None:
         """Key of a synthetic image that the gallery shows; None without one."""
         keys = (variant.key for row in self.gallery.late for variant in row.variants if variant.image is not None)
@@ -114,7 +119,7 @@ class Report:
         """Answer in plain words whether the main arm helped against the first reference."""
         found = [(name, by_arm[self.main_arm]) for name, by_arm in self.comparisons.items() if self.main_arm in by_arm]
         if self.main_arm is None or not found:
-            return "No arm with synthetic images and no reference to compare it with were both run."
+            return "Nothing can be said: it takes an arm with synthetic images, and original, upsample or random."
         reference, comparison = found[0]
         ours, theirs = self.arm(self.main_arm), self.arm(reference)
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
@@ -157,7 +162,7 @@ class Report:
             updates,
             *([said] if own else []),
             f"The 95 % interval over seeds covers other trainings on these very {self.split} images (Student's t, "
-            f"{len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'}); the one over seeds and images covers "
+            f"{self.num_seeds}); the one over seeds and images covers "
             "other images of the same kind too (bootstrap). P-values are of the paired t-test over seeds, corrected "
             "for the number of arms that are compared with the same reference (Holm).",
             *chosen,
@@ -297,7 +302,7 @@ def render_markdown(report: Report) -> str:
         f"**{report.headline()}**",
         "",
         f"{report.split.capitalize()} error on {report.num_images} images ({report.num_late} late-learned), mean ± "
-        f"standard deviation over {len(report.seeds)} seeds; {report.num_train} training images.",
+        f"standard deviation over {report.num_seeds}; {report.num_train} training images.",
         "",
         *table(arms),
         "",
@@ -314,12 +319,8 @@ def render_markdown(report: Report) -> str:
 
 def _corrupted_rows(report: Report) -> list[list[str]]:
     """Return a header and a row per arm."""
-    header = [
-        "arm",
-        f"error % on {report.robustness[0].num_images} clean images",
-        "on them corrupted",
-        "95 % over seeds",
-    ]
+    header = ["arm", f"error % on {report.robustness[0].num_images} clean images", "on them corrupted"]
+    header.append("95 % over seeds")
     return [header, *([arm, spread(clean), spread(bad), between(bad)] for arm, clean, bad in report.corrupted())]
 
 

@@ -141,7 +141,7 @@ def test_the_headline_answers_the_question():
     elsewhere = replace(narrow, comparisons={"original": {"targeted": here}}).headline()
     assert elsewhere.startswith("Yes, targeted helped on these test images: 4.10 % test error")
     assert "of original, with 610 updates against 600. " in report(CLEAR, unequal=True).headline()
-    nothing = "No arm with synthetic images and no reference to compare it with were both run."
+    nothing = "Nothing can be said: it takes an arm with synthetic images, and original, upsample or random."
     assert replace(report(CLEAR), main_arm=None).headline() == nothing
     assert replace(report(CLEAR), comparisons={}).headline() == nothing
 
