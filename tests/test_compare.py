@@ -2,6 +2,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def test_seeds_and_arms_that_only_one_has_are_named(tmp_path):
     [
         (
             "best",
-            "best cannot be read as a revision, for this folder is in no DVC repository; the arms of workspace",
+            "best cannot be read as a revision, for this folder is in no repository of git and DVC; the "
+            "arms of workspace",
         ),
         ("targeted-9", "targeted-9: targeted has no seed 9; allowed: 0, 1, 2"),
         ("workspace:best", "workspace:best: workspace has no arm best; allowed: original, targeted"),
@@ -150,15 +152,34 @@ def test_predictions_that_cannot_be_paired_are_refused(tmp_path):
     assert "has no column arm, seed, prediction, confidence" in compare(tmp_path, "targeted", "original").error
 
 
-def test_revisions_are_read_through_dvc_and_the_workspace_stays(tmp_path, monkeypatch):
-    def call(command: str) -> str:
-        done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+def call_in(folder: Path, command: str) -> str:
+    done = subprocess.run(shlex.split(command), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    call("git init --quiet --initial-branch main")
+
+def set_up_git(folder: Path) -> None:
+    call_in(folder, "git init --quiet --initial-branch main")
     for setting in ("user.name me", "user.email me@example.org", "commit.gpgsign false"):
-        call(f"git config {setting}")
+        call_in(folder, f"git config {setting}")
+
+
+def test_a_project_that_lies_below_the_root_of_git_has_revisions_too(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    set_up_git(tmp_path)
+    call_in(project, "dvc init --quiet --subdir")
+    write_evaluation(project, {"original": ORIGINAL})
+    call_in(project, "dvc add --quiet data/evaluation")
+    call_in(project, "git add --all")
+    call_in(project, "git commit --quiet --message first")
+    write_evaluation(project, {"original": TARGETED})
+    assert compared(project, "workspace", "main")["comparisons"][0]["seeds"] == [0, 1, 2]
+
+
+def test_revisions_are_read_through_dvc_and_the_workspace_stays(tmp_path, monkeypatch):
+    call = partial(call_in, tmp_path)
+    set_up_git(tmp_path)
     call("dvc init --quiet")
     call("dvc config core.analytics false")
     write_evaluation(tmp_path, {"original": ORIGINAL, "targeted": RANDOM, "upsample": RANDOM})

@@ -159,9 +159,13 @@ def _read_workspace() -> _Evaluation:
 def _read_revision(revision: str) -> _Evaluation:
     """Let DVC copy the evaluation of a revision to a temporary folder: from git, its cache or its remote."""
     here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
-    if root is None or shutil.which("dvc") is None:
-        lacking = "this folder is in no DVC repository" if root is None else "dvc is not on the PATH"
+    # The root of git, which may lie above that of DVC: what `dvc get` looks up in a revision begins there.
+    root, of_dvc = (
+        next((folder for folder in (here, *here.parents) if (folder / name).exists()), None)
+        for name in (".git", ".dvc")
+    )
+    if root is None or of_dvc is None or shutil.which("dvc") is None:
+        lacking = "dvc is not on the PATH" if root and of_dvc else "this folder is in no repository of git and DVC"
         raise GdaError(f"{revision} cannot be read as a revision, for {lacking}{_workspace_arms()}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / EVALUATION.name
