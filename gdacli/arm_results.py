@@ -131,7 +131,7 @@ def arm_result(
         description=description,
         errors=errors,
         error=estimate(errors),
-        error_interval=bootstrap_error(~correct, _rng()),
+        error_interval=error_interval(~correct),
         balanced_error=estimate([balanced_error(guess, labels) for guess in classes]),
         macro_f1=estimate([macro_f1(guess, labels) for guess in classes]),
         late_error=estimate([error_rate(guess[late], labels[late]) for guess in classes]),
@@ -146,6 +146,11 @@ def arm_result(
         confusion=confusion_matrix(classes.ravel(), np.tile(labels, len(classes)), num_classes),
         effort=effort,
     )
+
+
+def error_interval(wrong: np.ndarray) -> Interval | None:
+    """Return the 95 % interval over seeds and images of an arm's error in %; bool [S, N], True where it is wrong."""
+    return bootstrap_error(wrong, _rng())
 
 
 def compare_arms(
@@ -173,21 +178,33 @@ def compare_arms(
         before.add(reference)
         if others := {name: each for name, each in wrong.items() if name not in before}:
             family = len(others) * (len(others) + 1) // 2 if chosen else len(others)
-            compared[reference] = _against(wrong[reference], others, family)
+            compared[reference] = compare_errors(
+                {name: (each, wrong[reference]) for name, each in others.items()}, family
+            )
     return compared
 
 
-def _against(reference: np.ndarray, arms: Mapping[str, np.ndarray], family: int) -> dict[str, Comparison]:
+def compare_errors(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], family: int | None = None
+) -> dict[str, Comparison]:
+    """Compare each arm with its reference: name -> comparison.
+
+    Args:
+        pairs: bool [S, N] of an arm and of its reference, True where the model of a seed is wrong on an image; the same
+            seeds and images in the same order.
+        family: the number of comparisons to correct for, see `comparison.holm`; that of the pairs when None.
+    """
+    family = len(pairs) if family is None else family
     differences = {
-        name: paired_difference(100 * wrong.mean(1), 100 * reference.mean(1)) for name, wrong in arms.items()
+        name: paired_difference(100 * arm.mean(1), 100 * reference.mean(1)) for name, (arm, reference) in pairs.items()
     }
-    corrected = dict(zip(arms, holm([each.p_value for each in differences.values()], family), strict=True))
+    corrected = dict(zip(pairs, holm([each.p_value for each in differences.values()], family), strict=True))
     compared = {}
     for name, difference in differences.items():
         p_value = corrected[name]
         compared[name] = Comparison(
             difference=difference,
-            interval=bootstrap_difference(arms[name], reference, _rng()),
+            interval=bootstrap_difference(*pairs[name], _rng()),
             effect_size=hedges_g(difference),
             corrected_p=p_value,
             seeds_needed=None if _told(p_value) else seeds_needed(difference, level=_LEVEL / family),

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gdacli.arm_results import compare_errors, error_interval
 from gdacli.artifacts import read_json
 from gdacli.calibration import expected_calibration_error
-from gdacli.comparison import bootstrap_difference, bootstrap_error, hedges_g, holm, seeds_needed
 from gdacli.console import table
 from gdacli.errors import GdaError
-from gdacli.metrics import CONFIDENCE, Difference, Estimate, balanced_error, error_rate, estimate, paired_difference
+from gdacli.metrics import Difference, Estimate, balanced_error, error_rate, estimate, paired_difference
 from gdacli.paths import EVALUATION
-from gdacli.rng import derive_seed
 from gdacli.tables import read_table
 from gdacli.wording import change, ends, p_value, spread
 from gdacli.wording import seeds as in_seeds
@@ -29,7 +28,6 @@ WORKSPACE = "workspace"
 """DVC's name for what lies in the folder now."""
 
 _ALLOWED = f"allowed: [REVISION:]ARM[-SEED], or a REVISION, or {WORKSPACE}"
-_LEVEL = 1 - CONFIDENCE
 _SIMILAR = 0.05
 _FILE = EVALUATION / "predictions.parquet"
 _COLUMNS = ("key", "label", "arm", "seed", "prediction", "confidence")
@@ -85,6 +83,7 @@ def run(a: str, b: str) -> dict[str, Any]:
     of_a, of_b = (read(operand.revision) for operand in operands)
     pairs, notes = _pairs(operands[0], of_a, operands[1], of_b)
     compared = []
+    wrong: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     num_images = 0
     for arm_a, arm_b in pairs:
         seeds_a, seeds_b = _seeds(operands[0], of_a, arm_a), _seeds(operands[1], of_b, arm_b)
@@ -105,13 +104,15 @@ def run(a: str, b: str) -> dict[str, Any]:
                 f"{_label(arm_a, arm_b)}: A and B differ in updates or images seen, so a gain may come from longer "
                 "training, not from better data"
             )
-        compared.append({"a": arm_a, "b": arm_b, "seeds": seeds, **_compare(runs_a, runs_b), "effort": efforts})
-    corrected = holm([each["error"]["difference"]["p_value"] for each in compared])
-    for each, corrected_p in zip(compared, corrected, strict=True):
-        told = corrected_p is not None and corrected_p <= _LEVEL
-        each["corrected_p"], each["told"] = corrected_p, told
-        difference = Difference(**each["error"]["difference"])
-        each["seeds_needed"] = None if told else seeds_needed(difference, level=_LEVEL / len(compared))
+        wrong[arm_a] = _wrong(runs_a), _wrong(runs_b)
+        compared.append({"a": arm_a, "b": arm_b, "seeds": seeds, **_measure(runs_a, runs_b), "effort": efforts})
+    for each, comparison in zip(compared, compare_errors(wrong).values(), strict=True):
+        each["error_over_images"] = {
+            **{side: error_interval(of_side) for side, of_side in zip("ab", wrong[each["a"]], strict=True)},
+            "difference": comparison.interval,
+        }
+        each |= {"effect_size": comparison.effect_size, "corrected_p": comparison.corrected_p, "told": comparison.told}
+        each["seeds_needed"] = comparison.seeds_needed
     return {"a": a, "b": b, "num_images": num_images, "comparisons": compared, "notes": notes}
 
 
@@ -272,7 +273,11 @@ def _differ(a: dict[str, int], b: dict[str, int]) -> bool:
     return a["updates"] != b["updates"] or not math.isclose(a["images_seen"], b["images_seen"], rel_tol=_SIMILAR)
 
 
-def _compare(runs_a: list[_Run], runs_b: list[_Run]) -> dict[str, Any]:
+def _wrong(runs: list[_Run]) -> np.ndarray:
+    return np.stack([each.classes != each.labels for each in runs])
+
+
+def _measure(runs_a: list[_Run], runs_b: list[_Run]) -> dict[str, Any]:
     """Return the measures of two arms whose runs have the same seeds and images in the same order."""
     measures: dict[str, Callable[[_Run], float]] = {
         "error": lambda run: error_rate(run.classes, run.labels),
@@ -284,19 +289,7 @@ def _compare(runs_a: list[_Run], runs_b: list[_Run]) -> dict[str, Any]:
         of_a, of_b = ([measure(each) for each in runs] for runs in (runs_a, runs_b))
         difference = paired_difference(of_a, of_b)
         found[name] = {"a": asdict(estimate(of_a)), "b": asdict(estimate(of_b)), "difference": asdict(difference)}
-        if name == "error":
-            found["effect_size"] = hedges_g(difference)
-    wrong_a, wrong_b = (np.stack([each.classes != each.labels for each in runs]) for runs in (runs_a, runs_b))
-    found["error_over_images"] = {
-        "a": bootstrap_error(wrong_a, _rng()),
-        "b": bootstrap_error(wrong_b, _rng()),
-        "difference": bootstrap_difference(wrong_a, wrong_b, _rng()),
-    }
     return found
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(derive_seed("bootstrap"))
 
 
 def _cells(measure: dict[str, Any]) -> list[str]:
