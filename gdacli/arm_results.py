@@ -148,6 +148,11 @@ def arm_result(
     )
 
 
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings, of `Effort`, that two arms do not share."""
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
 def error_interval(wrong: np.ndarray) -> Interval | None:
     """Return the 95 % interval over seeds and images of an arm's error in %; bool [S, N], True where it is wrong."""
     return bootstrap_error(wrong, _rng())

@@ -1,14 +1,13 @@
 """The report: what was compared, whether it helped, what it cost, and what the images look like."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
-from gdacli.arm_results import ArmResult, Comparison
+from gdacli.arm_results import ArmResult, Comparison, differing
 from gdacli.cleanliness import Cleanliness
 from gdacli.corruptions import CORRUPTIONS
 from gdacli.evidence import PoolEvidence
@@ -125,7 +124,7 @@ class Report:
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
         if ours.effort.updates != theirs.effort.updates:
             errors += f", with {ours.effort.updates} updates against {theirs.effort.updates}"
-        if others := _differing(ours.effort.settings, theirs.effort.settings):
+        if others := differing(ours.effort.settings, theirs.effort.settings):
             errors += f", trained with other settings too ({', '.join(others)})"
         where = "" if comparison.told_beyond else f" on these {self.split} images"
         if not comparison.told:
@@ -382,10 +381,6 @@ def _gradient_curves(report: Report) -> dict[str, dict[str, list[float]]]:
         }
         for arm, rows in report.gradient_variance.items()
     }
-
-
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
 def _template(name: str) -> str:

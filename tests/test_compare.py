@@ -38,6 +38,8 @@ def write_evaluation(
                 column += list(values)
     write_table(folder / "predictions.parquet", {**columns, **changes})
     efforts: dict[str, Any] = {arm: {"updates": (updates or {}).get(arm, 600), "images_seen": 9600} for arm in arms}
+    if "sam" in efforts:
+        efforts["sam"] = {"effort": {**efforts["sam"], "settings": {"optimizer": "sam"}}}
     efforts["original"] = {"effort": efforts["original"]}  # as it is written now; older revisions have it flat
     write_json(folder / "results.json", {"arms": efforts})
 
@@ -103,6 +105,14 @@ def test_it_says_in_words_what_was_found(tmp_path):
     alone = words("targeted-1", "workspace:original")
     assert "A has 5.50 points lower error than B in seed 1; whether it is chance cannot be told, for one seed" in alone
     assert "left out" not in alone
+
+
+def test_settings_that_two_arms_do_not_share_are_noted(tmp_path):
+    write_evaluation(tmp_path, {"original": ORIGINAL, "sam": TARGETED})
+    assert compared(tmp_path, "sam", "original")["notes"] == [
+        "sam against original: A and B were trained with other settings too (optimizer), which a difference may come "
+        "from"
+    ]
 
 
 def test_seeds_and_arms_that_only_one_has_are_named(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.arm_results import compare_errors, error_interval
+from gdacli.arm_results import compare_errors, differing, error_interval
 from gdacli.artifacts import read_json
 from gdacli.calibration import expected_calibration_error
 from gdacli.console import table
@@ -103,6 +103,11 @@ def run(a: str, b: str) -> dict[str, Any]:
             notes.append(
                 f"{_label(arm_a, arm_b)}: A and B differ in updates or images seen, so a gain may come from longer "
                 "training, not from better data"
+            )
+        if of_a is of_b and (others := differing(_settings(of_a, arm_a), _settings(of_b, arm_b))):
+            notes.append(
+                f"{_label(arm_a, arm_b)}: A and B were trained with other settings too ({', '.join(others)}), which a "
+                "difference may come from"
             )
         wrong[arm_a] = _wrong(runs_a), _wrong(runs_b)
         compared.append({"a": arm_a, "b": arm_b, "seeds": seeds, **_measure(runs_a, runs_b), "effort": efforts})
@@ -266,6 +271,11 @@ def _effort(of: _Evaluation, arm: str) -> dict[str, int] | None:
     figures = figures.get("effort", figures)  # older evaluations have them beside the errors
     names = ("updates", "images_seen")
     return {name: int(figures[name]) for name in names} if all(name in figures for name in names) else None
+
+
+def _settings(of: _Evaluation, arm: str) -> dict[str, Any]:
+    """Return what an arm was trained with in place of the section `train`; nothing of older evaluations."""
+    return of.results.get(arm, {}).get("effort", {}).get("settings", {})
 
 
 def _differ(a: dict[str, int], b: dict[str, int]) -> bool:
