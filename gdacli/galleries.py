@@ -20,7 +20,7 @@ from gdacli.shards import read_shard
 GALLERY_SIDE = 96
 """Largest side of an image in the report, in pixels."""
 _CLASSES = 10
-_BYTES = 2_400_000
+_BYTES = 2_000_000
 _SUSPECTS = 24
 _DROPPED = 16
 _NEIGHBOURS = 8
@@ -91,7 +91,7 @@ class Picture:
 def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
     """Return how many late-learned images of each class the gallery has room for, 1 to 4.
 
-    Even images that do not compress then take less than 2.4 MB, unless there are more than 13 strengths.
+    Even images that do not compress then take less than 2 MB, unless there are more than 11 strengths.
 
     >>> rows_per_class(10, 2, 32), rows_per_class(10, 10, 512)
     (4, 1)
