@@ -230,6 +230,9 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(errors):
     assert len(page.images) == 11
     assert all(image["alt"] for image in page.images)
     assert text.count("<svg") == 5
+    regions = re.findall(r'<div class="wide"([^>]*)>', text)
+    assert regions
+    assert all('role="region" aria-label=' in each for each in regions), "what the keyboard reaches has a name"
     assert "a<b" in page.text
     assert "about <targeted>" in page.text
     for line in report(errors).headlines():
