@@ -77,6 +77,8 @@ class Report:
     """How many of them are in the pool, and so in no mix."""
     provenance: Provenance
     settings: dict[str, Any]
+    has_pipeline: bool = True
+    """Whether there is a `dvc.yaml`; a sweep's project has none."""
 
     @property
     def equal_updates(self) -> bool:
@@ -98,7 +100,7 @@ class Report:
         """Return the commands that make the figures again, and what each does."""
         first = f"--arm {self.arms[0].name} --seed {self.seeds[0]}"
         found = [
-            ("dvc repro", "all of it; what has not changed comes from the cache"),
+            *([("dvc repro", "all of it; what has not changed comes from the cache")] if self.has_pipeline else []),
             (f"gdacli train {first}", "one training: the same bytes on the same kind of machine"),
         ]
         if self.example_key:

@@ -371,6 +371,11 @@ def test_the_quality_of_the_pool_has_a_row_per_strength():
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_a_sweeps_report_names_no_pipeline():
+    assert "<code>dvc repro</code></th>" in render_html(report(CLEAR))
+    assert "<code>dvc repro</code></th>" not in render_html(replace(report(CLEAR), has_pipeline=False))
+
+
 def test_class_names_are_no_formulas():
     page = render_html(replace(report(CLEAR), class_names=["$100 to $200", r"$\frac$"]))
     assert page.count("$100 to $200") >= 2, "in the table and in the plot"

@@ -125,6 +125,7 @@ def run(params: Params) -> dict[str, Any]:
         num_rejected=len(rejects.keys() & set(pool["key"])),
         provenance=read_provenance(arms, seeds, manifest),
         settings=_settings(params, arms),
+        has_pipeline=Path("dvc.yaml").exists(),
     )
     with new_directory(EVALUATION) as folder:
         write_table(folder / "predictions.parquet", columns)
