@@ -129,7 +129,7 @@ def summary(result: dict[str, Any]) -> str:
         "A - B below 0: A is better",
         "",
         table(
-            ["", "A", "B", "A - B (95 % interval)", "p"],
+            ["", "A", "B", "A - B (95 % over seeds)", "p"],
             [
                 [f"{_label(each['a'], each['b'])}: {name}", *_cells(each[measure])]
                 for each in compared
