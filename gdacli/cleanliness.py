@@ -1,6 +1,6 @@
 """Is it clean: copies between the splits, and between them and the synthetic images, exact and near ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ from gdacli.images import BadImageError, decode_array
 DIGEST_BYTES = 32
 PIXELS_VERSION = 1
 """Raise it when `read_pixels` gives other digests or squares of the same images."""
+COPIES_VERSION = 1
+"""Raise it when `find_copies` finds others of the same images."""
+
+_PARTS = ("count", "rows", "similarity")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,68 @@ class Cleanliness:
         """Return threshold and counts."""
         counts = {name: copies.to_metrics() for name, copies in self.compared().items()}
         return {"threshold": self.threshold, "near_within_train": self.near_within_train, **counts}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return what was found as arrays that can be kept; `from_arrays` makes it again."""
+        arrays = {"threshold": np.array(self.threshold), "near_within_train": np.array(self.near_within_train)}
+        for name, found in self.compared().items():
+            rows = [(pair.row, pair.row_of, pair.mirrored, pair.exact) for pair in found.pairs]
+            arrays[f"{name} count"] = np.array(found.num_images)
+            arrays[f"{name} rows"] = np.array(rows, np.int64).reshape(-1, 4)
+            arrays[f"{name} similarity"] = np.array([pair.similarity for pair in found.pairs], float)
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        train: Sequence[str],
+        test: Sequence[str],
+        synthetic: Sequence[str] | None,
+    ) -> "Cleanliness":
+        """Make it again of `to_arrays` and the keys of the sets that were compared."""
+        of_sets = {name: keys for name, keys in _of_sets(train, test, synthetic).items() if f"{name} rows" in arrays}
+        found = {
+            name: Copies(
+                int(arrays[f"{name} count"]),
+                [
+                    Copy(str(keys[row]), str(others[row_of]), row, row_of, similarity, bool(mirrored), bool(exact))
+                    for (row, row_of, mirrored, exact), similarity in zip(
+                        arrays[f"{name} rows"].tolist(), arrays[f"{name} similarity"].tolist(), strict=True
+                    )
+                ],
+            )
+            for name, (keys, others) in of_sets.items()
+        }
+        return cls(
+            threshold=float(arrays["threshold"]),
+            test_train=found["test_train"],
+            within_train=found["within_train"],
+            near_within_train=bool(arrays["near_within_train"]),
+            synthetic_test=found.get("synthetic_test"),
+            memorised=found.get("memorised"),
+            unchanged=found.get("unchanged"),
+        )
+
+
+def _of_sets(
+    train: Sequence[str], test: Sequence[str], synthetic: Sequence[str] | None
+) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
+    """Return the keys of both sides of each comparison."""
+    sides = {"test_train": (test, train), "within_train": (train, train)}
+    if synthetic is None:
+        return sides
+    return sides | {
+        "synthetic_test": (synthetic, test),
+        "memorised": (synthetic, train),
+        "unchanged": (synthetic, train),
+    }
+
+
+def array_names(with_pool: bool) -> set[str]:
+    """Return the names of the arrays of `Cleanliness.to_arrays`."""
+    parts = {f"{name} {part}" for name in _of_sets((), (), () if with_pool else None) for part in _PARTS}
+    return {"threshold", "near_within_train"} | parts
 
 
 def compared_side(image_size: tuple[int, int] | None) -> int:

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 
 from gdacli.array_cache import cached_arrays
-from gdacli.cleanliness import PIXELS_VERSION, Cleanliness, ImageSet, compared_side, find_copies, read_pixels
+from gdacli.cleanliness import (
+    COPIES_VERSION,
+    PIXELS_VERSION,
+    Cleanliness,
+    ImageSet,
+    array_names,
+    compared_side,
+    find_copies,
+    read_pixels,
+)
 from gdacli.feature_map import FeatureMap, Method, feature_map
 from gdacli.features import image_features
 from gdacli.image_index import References, read_references
@@ -102,6 +111,8 @@ def look_for_copies(
 ) -> Cleanliness:
     """Compare the images of a split, and those of the pool, with the train images and with each other.
 
+    What was found is kept, for the time grows with the product of the sets: minutes for tens of thousands.
+
     Args:
         prepared: the real images.
         split: test or validation.
@@ -111,9 +122,11 @@ def look_for_copies(
         cache: folder for features and pixels.
     """
     side = compared_side(prepared.image_size)
+    identities: list[str] = []
 
     def image_set(references: References, title: str) -> ImageSet:
-        seen = image_features(references, model, device=device, cache=cache, title=f"features, {title}").features
+        found = image_features(references, model, device=device, cache=cache, title=f"features, {title}")
+        seen = found.features
         images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
         identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
 
@@ -122,13 +135,22 @@ def look_for_copies(
             return {"digests": digests, "squares": squares}
 
         pixels = cached_arrays(cache, identity, {"digests", "squares"}, read)
+        identities.extend((found.digest, identity))
         lengths = np.linalg.norm(seen, axis=1, keepdims=True)
         return ImageSet(references.keys.to_pylist(), seen / np.maximum(lengths, 1e-12), **pixels)
 
     train, compared = (image_set(prepared.references(name), name) for name in ("train", split))
     made = image_set(_pool_references(), "pool") if pool["key"] else None
     rows = pool_sources(pool["key"], train.keys)[0] if made else None
-    return find_copies(train, compared, made, rows, near_within_train=len(train.keys) <= MOST_WITHIN_TRAIN)
+    near = len(train.keys) <= MOST_WITHIN_TRAIN
+    sources = None if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
+    arrays = cached_arrays(
+        cache,
+        digest("copies", COPIES_VERSION, identities, sources, near),
+        array_names(with_pool=made is not None),
+        lambda: find_copies(train, compared, made, rows, near_within_train=near).to_arrays(),
+    )
+    return Cleanliness.from_arrays(arrays, train.keys, compared.keys, made.keys if made else None)
 
 
 def _pool_references() -> References:

@@ -7,7 +7,7 @@ from conftest import encoded
 from test_duplicates import features, jpeg, moved, tiles
 
 from gdacli.artifacts import sha256_bytes
-from gdacli.cleanliness import Cleanliness, Copies, ImageSet, compared_side, find_copies, read_pixels
+from gdacli.cleanliness import Cleanliness, Copies, ImageSet, array_names, compared_side, find_copies, read_pixels
 from gdacli.errors import GdaError
 from gdacli.image_index import References
 from gdacli.shards import Sample, write_shard
@@ -98,6 +98,18 @@ def test_without_a_pool_and_without_near_ones_within_train(tmp_path):
     assert found(empty.test_train) == found(empty.memorised) == found(empty.unchanged) == []
     with pytest.raises(ValueError, match="source_rows"):
         find_copies(train, test, test, near_within_train=False)
+
+
+def test_what_was_found_is_made_again_of_its_arrays(tmp_path):
+    train, test = image_set(tmp_path, IMAGES[[0, 1, 0, 5]], "train"), image_set(tmp_path, IMAGES[[1, 2]], "test")
+    pool = image_set(tmp_path, IMAGES[[5, 2, 0]], "pool")
+    with_pool = find_copies(train, test, pool, np.array([3, 1, -1]), near_within_train=True)
+    assert with_pool.memorised is not None
+    assert len(with_pool.memorised.pairs) == 1
+    for result, keys in ((with_pool, pool.keys), (find_copies(train, test, near_within_train=False), None)):
+        arrays = result.to_arrays()
+        assert arrays.keys() == array_names(with_pool=keys is not None)
+        assert Cleanliness.from_arrays(arrays, train.keys, test.keys, keys) == result
 
 
 def test_pixels_are_equal_whatever_the_encoding_and_the_size_varies(tmp_path):
