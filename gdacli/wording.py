@@ -33,7 +33,7 @@ def _to_tell(comparison: Comparison) -> str:
     needed = comparison.seeds_needed
     if needed is None:
         return ""
-    return f"; about {seeds(needed)} seeds would tell such a difference" if needed > comparison.difference.num else ""
+    return f"; {about(needed)} seeds would tell such a difference" if needed > comparison.difference.num else ""
 
 
 def _beyond(comparison: Comparison) -> str:
@@ -60,6 +60,15 @@ def seeds(number: int | None) -> str:
     if number is None:
         return ""
     return f"more than {MAX_SEEDS}" if number > MAX_SEEDS else str(number)
+
+
+def about(number: int) -> str:
+    """Write a number of seeds that is needed, in a sentence.
+
+    >>> about(12), about(1001)
+    ('about 12', 'more than 1000')
+    """
+    return seeds(number) if number > MAX_SEEDS else f"about {number}"
 
 
 def spread(value: Estimate, digits: int = 2) -> str:

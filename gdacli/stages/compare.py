@@ -21,8 +21,7 @@ from gdacli.errors import GdaError
 from gdacli.metrics import Difference, Estimate, balanced_error, error_rate, estimate, paired_difference
 from gdacli.paths import EVALUATION
 from gdacli.tables import read_table
-from gdacli.wording import change, ends, p_value, spread
-from gdacli.wording import seeds as in_seeds
+from gdacli.wording import about, change, ends, p_value, spread
 
 WORKSPACE = "workspace"
 """DVC's name for what lies in the folder now."""
@@ -344,7 +343,7 @@ def _verdict(compared: dict[str, Any], difference: Difference, num_arms: int) ->
     needed = compared["seeds_needed"]
     if needed is None:
         return f"no significant difference ({chance}; {seeds})."
-    return f"no significant difference ({chance}; {seeds}); about {in_seeds(needed)} seeds would tell one of this size."
+    return f"no significant difference ({chance}; {seeds}); {about(needed)} seeds would tell one of this size."
 
 
 def _label(arm_a: str, arm_b: str) -> str:
