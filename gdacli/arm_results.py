@@ -1,6 +1,6 @@
 """What is known of each arm after all its seeds, and how the arms compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,8 @@ from gdacli.metrics import (
 )
 from gdacli.rng import derive_seed
 
-REFERENCES = ("original", "upsample", "random")
-"""The arms that the others are compared with, where they were run."""
+CONTROLS = ("upsample", "random")
+"""The names of the arms that others are compared with besides those without added images."""
 
 Interval = tuple[float, float]
 _LEVEL = 0.05
@@ -158,34 +158,61 @@ def error_interval(wrong: np.ndarray) -> Interval | None:
     return bootstrap_error(wrong, _rng())
 
 
+def pair_arms(settings: Mapping[str, Mapping[str, Any]], originals: Collection[str]) -> dict[str, list[str]]:
+    """Say which arms are compared with which reference: reference -> arms.
+
+    References are the arms without added images, the one called original first, and those of CONTROLS. An arm is
+    compared with the references that train with its own settings, so that the images are all that differs; if no
+    original does, with all of them. The originals are compared with the first one, which shows what settings alone do,
+    and a control with the references before it.
+
+    Args:
+        settings: of every arm, see `Effort`.
+        originals: the arms without added images.
+
+    >>> sam = {"optimizer": "sam"}
+    >>> pair_arms({"original": {}, "original_sam": sam, "targeted_sam": sam}, ["original", "original_sam"])
+    {'original': ['original_sam'], 'original_sam': ['targeted_sam']}
+    """
+    ordered = sorted((name for name in settings if name in originals), key=lambda name: name != "original")
+    references = [*ordered, *(name for name in CONTROLS if name in settings and name not in originals)]
+
+    def fits(arm: str, reference: str) -> bool:
+        if arm in originals:
+            return reference == ordered[0]
+        of_its_own = any(settings[arm] == settings[original] for original in originals)
+        return settings[arm] == settings[reference] or not of_its_own
+
+    pairs = {}
+    for number, reference in enumerate(references):
+        later = (name for name in settings if name not in references[: number + 1])
+        if arms := [name for name in later if fits(name, reference)]:
+            pairs[reference] = arms
+    return pairs
+
+
 def compare_arms(
     predictions: Mapping[str, Predictions],
     labels: np.ndarray,
-    references: Sequence[str] = REFERENCES,
+    pairs: Mapping[str, Sequence[str]],
     *,
     chosen: bool = False,
 ) -> dict[str, dict[str, Comparison]]:
-    """Compare every arm with every reference that is among them: reference -> arm -> comparison.
-
-    A reference is itself compared with the references before it.
+    """Compare arms with references: reference -> arm -> comparison.
 
     Args:
         predictions: of each arm, all of the same seeds.
         labels: int64 [N].
-        references: names of arms.
+        pairs: reference -> arms, of `pair_arms`.
         chosen: the one reference was chosen among the arms by these errors: its comparisons are corrected for all pairs
             of arms. For their number alone, one arm of 11 that do not differ was called worse than the best in 9 to
             13 % of simulated cases at 3 to 10 seeds; so it is in 2 to 3 %.
     """
     wrong = {name: each.classes != labels for name, each in predictions.items()}
-    compared, before = {}, set[str]()
-    for reference in (name for name in references if name in wrong):
-        before.add(reference)
-        if others := {name: each for name, each in wrong.items() if name not in before}:
-            family = len(others) * (len(others) + 1) // 2 if chosen else len(others)
-            compared[reference] = compare_errors(
-                {name: (each, wrong[reference]) for name, each in others.items()}, family
-            )
+    compared = {}
+    for reference, arms in pairs.items():
+        family = len(arms) * (len(arms) + 1) // 2 if chosen else len(arms)
+        compared[reference] = compare_errors({name: (wrong[name], wrong[reference]) for name in arms}, family)
     return compared
 
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,13 @@ from gdacli.arm_results import ArmResult, Comparison, differing
 from gdacli.cleanliness import Cleanliness
 from gdacli.corruptions import CORRUPTIONS
 from gdacli.evidence import PoolEvidence
-from gdacli.galleries import GALLERY_SIDE, Gallery, Picture, Suspect
+from gdacli.galleries import Gallery, Picture, Suspect
 from gdacli.metrics import Estimate, estimate
-from gdacli.plots import (
-    class_plot,
-    curve_plot,
-    feature_map_plot,
-    gradient_variance_plot,
-    interval_plot,
-    probe_plot,
-    reliability_plot,
-)
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
-from gdacli.thumbnails import data_uri
-from gdacli.wording import between, capitalised, change, ends, in_words, p_value, points, seeds, signed, spread, table
+from gdacli.wording import capitalised, in_words, points
 
-_PIXELATED_BELOW = 64
 _CONFUSIONS = 10
 
 
@@ -77,6 +65,8 @@ class Report:
     """How many of them are in the pool, and so in no mix."""
     provenance: Provenance
     settings: dict[str, Any]
+    best_epochs: bool = False
+    """Whether an arm kept the weights of its best epoch on the validation images."""
     has_pipeline: bool = True
     """Whether there is a `dvc.yaml`; a sweep's project has none."""
 
@@ -120,7 +110,7 @@ class Report:
         """Answer in plain words whether the main arm helped against the first reference."""
         found = [(name, by_arm[self.main_arm]) for name, by_arm in self.comparisons.items() if self.main_arm in by_arm]
         if self.main_arm is None or not found:
-            return "Nothing can be said: it takes an arm with synthetic images, and original, upsample or random."
+            return "Nothing can be said: it takes an arm with synthetic images, and one without, or upsample or random."
         reference, comparison = found[0]
         ours, theirs = self.arm(self.main_arm), self.arm(reference)
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
@@ -159,6 +149,10 @@ class Report:
             if self.split == "validation"
             else []
         )
+        if self.split == "validation" and self.best_epochs:
+            chosen.append(
+                "The same images have chosen the epochs (train.checkpoint: best): every error here is a little too low."
+            )
         return [
             updates,
             *([said] if own else []),
@@ -282,111 +276,6 @@ class Report:
             for arm in self.arms
         }
         return _finite({"arms": arms, "num_seeds": len(self.seeds)})
-
-
-def render_markdown(report: Report) -> str:
-    """Return the headline, the tables and what they say, for a terminal or a pull request."""
-    arms = [["arm", f"{report.split} error %", "95 % over seeds", "over seeds and images", "late-learned %"]]
-    arms[0] += ["early-learned %", "calibration error %", "updates", "images seen"]
-    for arm in report.arms:
-        row = [arm.name, spread(arm.error), between(arm.error), ends(arm.error_interval), spread(arm.late_error)]
-        row += [spread(arm.early_error), spread(arm.calibration_error)]
-        arms.append([*row, str(arm.effort.updates), str(arm.effort.images_seen)])
-    compared = [["arm", "against", "points", "95 % over seeds", "over seeds and images", "effect size"]]
-    compared[0] += ["p", "corrected p", "seeds needed"]
-    for reference, by_arm in report.comparisons.items():
-        for name, each in by_arm.items():
-            row = [name, reference, signed(each.difference.mean), between(each.difference), ends(each.interval)]
-            row += [points(each.effect_size) if each.effect_size is not None else "-", p_value(each.difference.p_value)]
-            compared.append([*row, p_value(each.corrected_p), seeds(each.seeds_needed)])
-    lines = [
-        f"**{report.headline()}**",
-        "",
-        f"{report.split.capitalize()} error on {report.num_images} images ({report.num_late} late-learned), mean ± "
-        f"standard deviation over {report.num_seeds}; {report.num_train} training images.",
-        "",
-        *table(arms),
-        "",
-        *([*table(compared), ""] if len(compared) > 1 else []),
-        *([*table(_quality_rows(report.pool)), ""] if report.pool else []),
-        *([*table(_corrupted_rows(report)), ""] if report.robustness else []),
-        *[f"- {line}" for line in report.caveats()],
-        *[f"- {line}" for line in report.about_copies().values()],
-        *([f"- {about}"] if (about := report.about_suspects()) else []),
-        *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _corrupted_rows(report: Report) -> list[list[str]]:
-    """Return a header and a row per arm."""
-    header = ["arm", f"error % on {report.robustness[0].num_images} clean images", "on them corrupted"]
-    header.append("95 % over seeds")
-    return [header, *([arm, spread(clean), spread(bad), between(bad)] for arm, clean, bad in report.corrupted())]
-
-
-def _quality_rows(pool: PoolEvidence) -> list[list[str]]:
-    """Return a header and a row per strength."""
-    rows = [["strength", "images", "Fréchet", "KID", "precision", "recall", "density", "coverage", "diversity"]]
-    rows[0] += ["from source", "label found %"]
-    for each in pool.quality:
-        near = each.neighbours
-        scores = [near.precision, near.recall, near.density, near.coverage] if near else [None] * 4
-        row = ["sampled" if each.strength is None else f"{each.strength:g}", str(each.num_images)]
-        row += [points(each.frechet, 3), points(each.kernel.mean if each.kernel else None, 4), *map(points, scores)]
-        row += [points(each.diversity.between_variants if each.diversity else None, 3)]
-        row += [points(each.diversity.to_source if each.diversity else None, 3), points(each.faithfulness, 1)]
-        rows.append(row)
-    return rows
-
-
-def render_html(report: Report) -> str:
-    """Return the whole report as one HTML page that loads nothing from elsewhere."""
-    import jinja2
-    import yaml
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "spread": spread,
-        "between": between,
-        "ends": ends,
-        "p_value": p_value,
-        "points": points,
-        "signed": signed,
-        "seeds": seeds,
-        "change": change,
-        "picture": lambda image: data_uri(image, GALLERY_SIDE),
-        "pixelated": lambda image: max(image.shape) < _PIXELATED_BELOW,
-    }
-    return environment.from_string(_template("templates/report.html.j2")).render(
-        report=report,
-        quality=_quality_rows(report.pool) if report.pool else None,
-        corrupted=_corrupted_rows(report) if report.robustness else None,
-        feature_map=feature_map_plot(report.pool.map, report.pool.strengths) if report.pool else None,
-        style=_template("templates/report.css"),
-        script=_template("templates/rejects.js"),
-        settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),
-        interval_plot=interval_plot(report),
-        class_plot=class_plot(report),
-        reliability_plot=reliability_plot(report),
-        curve_plot=curve_plot(report),
-        gradient_variance_plot=gradient_variance_plot(_gradient_curves(report)) if report.gradient_variance else None,
-        probe_plot=probe_plot(report),
-    )
-
-
-def _gradient_curves(report: Report) -> dict[str, dict[str, list[float]]]:
-    return {
-        arm: {
-            "updates": [row.updates for row in rows],
-            "gradient_variance": [row.gradient_variance for row in rows],
-        }
-        for arm, rows in report.gradient_variance.items()
-    }
-
-
-def _template(name: str) -> str:
-    return files("gdacli").joinpath(name).read_text(encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

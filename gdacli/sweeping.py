@@ -33,6 +33,8 @@ STABILITY = "stability"
 
 _STAGES = ("select", "generate", "mix", "train", "evaluate")
 _OVERRIDDEN = {STABILITY: ("compute", "probe", "select")}
+_CHEAP = {"corruption_images": 0, "gradient_variance": None}
+"""What a sweep does not measure of all its arms, unless -S says so."""
 _OVERRIDDEN_ELSE = ("compute", "select", "generate", "train", "evaluate")
 _IGNORED = """\
 # Written by gdacli: parameters and results may be committed; all else is made again, most of it from the cache.
@@ -103,7 +105,9 @@ def _sweep(
     arms = sweeps.sweep_arms(name, values, params.select.share is not None)
     own = params.model_dump(mode="json", exclude_unset=True)
     own |= {"arms": arms, "compare": {"arms": list(arms), "seeds": seeds}}
-    own["evaluate"] = {**own.get("evaluate", {}), "split": split}
+    given = {override.partition("=")[0].removeprefix("evaluate.") for override in overrides}
+    cheap = {key: value for key, value in _CHEAP.items() if key not in given}
+    own["evaluate"] = {**own.get("evaluate", {}), **cheap, "split": split}
     folder = SWEEPS / name
     _make_project(folder, own, [SOURCE, PROBE, GENERATOR])
     results: dict[str, Any] = {}

@@ -132,7 +132,8 @@ def compared(
         that are not significantly worse, corrected for all pairs of arms, as any could have become the best, so that
         chance may have put them behind.
     """
-    of_reference = compare_arms(predictions, labels, [REFERENCE]).get(REFERENCE, {})
+    others = [name for name in predictions if name != REFERENCE]
+    of_reference = compare_arms(predictions, labels, {REFERENCE: others})[REFERENCE]
     arms: dict[str, dict[str, Any]] = {}
     for name, own in predictions.items():
         errors = [error_rate(guess, labels) for guess in own.classes]
@@ -142,7 +143,7 @@ def compared(
         return {"arms": arms}
     ranked = sorted(arms, key=lambda name: arms[name]["error"]["mean"])
     best = ranked[0]
-    of_best = compare_arms(predictions, labels, [best], chosen=True)[best]
+    of_best = compare_arms(predictions, labels, {best: [name for name in arms if name != best]}, chosen=True)[best]
     for name, arm in arms.items():
         arm["minus_best"] = asdict(of_best[name]) if name in of_best else None
     as_good = [name for name, comparison in of_best.items() if not comparison.told]

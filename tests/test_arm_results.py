@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdacli.arm_results import Comparison, Effort, Predictions, arm_result, compare_arms
+from gdacli.arm_results import Comparison, Effort, Predictions, arm_result, compare_arms, pair_arms
 from gdacli.metrics import error_rate, paired_difference
 
 EFFORT = Effort(10, 320, 32)
@@ -43,7 +43,7 @@ def test_each_reference_is_compared_with_what_comes_after_it():
         "random": guesses(LABELS, [30, 29, 33]),
         "original": guesses(LABELS, [30, 31, 32]),
     }
-    found = compare_arms(arms, LABELS)
+    found = compare_arms(arms, LABELS, pair_arms({name: {} for name in arms}, ["original"]))
     assert {reference: list(by_arm) for reference, by_arm in found.items()} == {
         "original": ["targeted", "random"],
         "random": ["targeted"],
@@ -59,11 +59,32 @@ def test_each_reference_is_compared_with_what_comes_after_it():
     assert not chance.told
     assert chance.seeds_needed is not None
     assert chance.seeds_needed > 3
-    assert compare_arms({"other": arms["targeted"]}, LABELS) == {}
+
+
+def test_an_arm_is_compared_with_references_that_train_as_it_does():
+    sam: dict = {"optimizer": "sam"}
+    settings: dict[str, dict] = {
+        "targeted": {}, "targeted_sam": sam, "original_sam": sam, "original": {}, "upsample": {}, "random": sam,
+        "targeted_long": {"budget": 9},
+    }  # fmt: skip
+    assert pair_arms(settings, ["original", "original_sam"]) == {
+        "original": ["targeted", "original_sam", "upsample", "targeted_long"],
+        "original_sam": ["targeted_sam", "random", "targeted_long"],
+        "upsample": ["targeted", "targeted_long"],
+        "random": ["targeted_sam", "targeted_long"],
+    }
+    assert pair_arms({"plain": {}, "more": {}}, ["plain"]) == {"plain": ["more"]}
+    assert pair_arms({"targeted": {}}, []) == {}
+
+
+def test_nothing_to_compare_with_is_no_comparison():
+    assert compare_arms({"other": guesses(LABELS, [3])}, LABELS, {}) == {}
 
 
 def test_one_seed_tells_nothing():
-    found = compare_arms({"original": guesses(LABELS, [30]), "targeted": guesses(LABELS, [3])}, LABELS)
+    found = compare_arms(
+        {"original": guesses(LABELS, [30]), "targeted": guesses(LABELS, [3])}, LABELS, {"original": ["targeted"]}
+    )
     assert found == {"original": {"targeted": Comparison(paired_difference([1], [10]), None, None, None, None)}}
 
 
@@ -75,8 +96,8 @@ def test_the_order_of_images_and_seeds_changes_nothing_but_rounding(num_wrong, r
     second = Predictions(first.classes[::-1, order], first.confidence[::-1, order])
     reference = guesses(LABELS, [40 + row for row in range(len(num_wrong))])
     moved = Predictions(reference.classes[::-1, order], reference.confidence[::-1, order])
-    one = compare_arms({"original": reference, "a": first}, LABELS)["original"]["a"]
-    other = compare_arms({"original": moved, "a": second}, LABELS[order])["original"]["a"]
+    one = compare_arms({"original": reference, "a": first}, LABELS, {"original": ["a"]})["original"]["a"]
+    other = compare_arms({"original": moved, "a": second}, LABELS[order], {"original": ["a"]})["original"]["a"]
     assert one.difference.mean == pytest.approx(other.difference.mean)
     assert one.corrected_p == pytest.approx(other.corrected_p)
     assert (one.interval is None) == (other.interval is None)

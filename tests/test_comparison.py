@@ -133,8 +133,10 @@ def test_what_is_no_table_of_errors_is_refused():
             bootstrap_difference(good, bad, rng)
     with pytest.raises(ValueError, match="one shape"):
         bootstrap_difference(good, good[:2], rng)
-    with pytest.raises(ValueError, match="at least 2"):
-        bootstrap_error(good[:, :1], rng)
+
+
+def test_one_image_says_nothing_of_others():
+    assert bootstrap_error(np.array([[True], [False]]), np.random.default_rng(0)) is None
 
 
 def test_effect_sizes_by_hand():

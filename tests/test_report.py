@@ -17,7 +17,8 @@ from gdacli.galleries import Gallery, GalleryRow, Picture, Suspect, Variant, row
 from gdacli.metrics import Difference, estimate, paired_difference
 from gdacli.provenance import Provenance
 from gdacli.quality import PoolQuality
-from gdacli.report import Report, render_html, render_markdown
+from gdacli.report import Report
+from gdacli.report_pages import render_html, render_markdown
 from gdacli.robustness import Robustness
 from gdacli.wording import between, change, in_words, spread
 
@@ -141,7 +142,7 @@ def test_the_headline_answers_the_question():
     elsewhere = replace(narrow, comparisons={"original": {"targeted": here}}).headline()
     assert elsewhere.startswith("Yes, targeted helped on these test images: 4.10 % test error")
     assert "of original, with 610 updates against 600. " in report(CLEAR, unequal=True).headline()
-    nothing = "Nothing can be said: it takes an arm with synthetic images, and original, upsample or random."
+    nothing = "Nothing can be said: it takes an arm with synthetic images, and one without, or upsample or random."
     assert replace(report(CLEAR), main_arm=None).headline() == nothing
     assert replace(report(CLEAR), comparisons={}).headline() == nothing
 
@@ -151,6 +152,9 @@ def test_a_comparison_on_validation_images_says_what_it_is_for():
     assert "choose by them, and test the choice on the test images" in page
     assert "validation error %" in page
     assert "test error" not in page
+    assert "train.checkpoint: best" not in page
+    best = replace(report(CLEAR, split="validation"), best_epochs=True)
+    assert "have chosen the epochs (train.checkpoint: best)" in Page(render_html(best)).text
     assert "validation_error" in report(CLEAR, split="validation").to_metrics()["arms"]["targeted"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 
-from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms
+from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms, pair_arms
 from gdacli.arms import Arm
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.checksums import verify_folder
@@ -42,7 +42,8 @@ from gdacli.prepared import Prepared, read_prepared
 from gdacli.provenance import read_provenance
 from gdacli.rejects import read_left_out
 from gdacli.replays import GradientRow, gradient_rows
-from gdacli.report import Report, render_html, render_markdown
+from gdacli.report import Report
+from gdacli.report_pages import render_html, render_markdown
 from gdacli.report_tables import write_plots, write_tables
 from gdacli.robustness import Robustness, choose_images, measure_robustness
 from gdacli.selection import is_late
@@ -54,6 +55,7 @@ from gdacli.trainings import open_training
 
 VERSION = 4
 
+_CORRUPTION_SEED = 0
 _SECTIONS_SHOWN = ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare")
 
 
@@ -83,6 +85,9 @@ def run(params: Params) -> dict[str, Any]:
 
     late = _late_learned(images, labels, device)
     predictions, columns = _predict(params, images, keys, labels, device)
+    efforts = {name: _effort(params, name) for name in arms}
+    originals = [name for name, arm in arms.items() if arm.add is None]
+    pairs = pair_arms({name: effort.settings for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
     cleanliness = look_for_copies(prepared, split, pool, model, device=device, cache=_cache())
@@ -101,12 +106,12 @@ def run(params: Params) -> dict[str, Any]:
                 labels,
                 late,
                 prepared.num_classes,
-                _effort(params, name),
+                efforts[name],
             )
             for name, arm in arms.items()
         ],
         main_arm=_main_arm(arms),
-        comparisons=compare_arms(predictions, labels),
+        comparisons=compare_arms(predictions, labels, pairs),
         selection=selection,
         curves={name: _curves(name, seeds) for name in arms},
         probe_curve=_read_csv(PROBE / "curve.csv"),
@@ -125,6 +130,7 @@ def run(params: Params) -> dict[str, Any]:
         num_rejected=len(rejects.keys() & set(pool["key"])),
         provenance=read_provenance(arms, seeds, manifest),
         settings=_settings(params, arms),
+        best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
         has_pipeline=Path("dvc.yaml").exists(),
     )
     with new_directory(EVALUATION) as folder:
@@ -274,8 +280,8 @@ def _robustness(
         return []
     runs = [(name, seed) for name in params.compare.arms for seed in params.compare.seeds]
     models = {run: load_checkpoint(TRAIN / run_name(*run)).to(device) for run in runs}
-    rows = choose_images(keys, labels, params.evaluate.corruption_images, params.data.seed)
-    return measure_robustness(models, images, keys, labels, rows=rows, seed=params.data.seed)
+    rows = choose_images(keys, labels, params.evaluate.corruption_images, _CORRUPTION_SEED)
+    return measure_robustness(models, images, keys, labels, rows=rows, seed=_CORRUPTION_SEED)
 
 
 def _gradient_variance(params: Params, prepared: Prepared, device: torch.device) -> dict[str, list[GradientRow]]:
@@ -328,9 +334,19 @@ def _settings(params: Params, arms: dict[str, Arm]) -> dict[str, Any]:
         "data": {"image_size", "resize", "train_fraction", "validation_fraction", "test_fraction", "seed"},
         **dict.fromkeys(_SECTIONS_SHOWN, True),
     }
-    return params.model_dump(include=shown) | {
-        "arms": {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}
-    }
+    settings = params.model_dump(include=shown)
+    settings["arms"] = {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}
+    return _without_folders(settings)
+
+
+def _without_folders(value: Any) -> Any:
+    """Leave of local paths the last part: a report is shared, and where a file lies says who works where."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~"))
+    return f".../{Path(value).name}" if is_path else value
 
 
 def _describe(arm: Arm, selection: dict[str, Any]) -> str:
