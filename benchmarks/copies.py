@@ -1,7 +1,7 @@
 """Seconds and peak memory of looking for copies among train, test and synthetic images, from features and pixels.
 
-Random features and squares, so that nothing is a copy; what is measured does not depend on that. Memory is what the
-peak adds to them.
+Near copies are looked for among as many as gdacli evaluate takes. Random features and squares, so that nothing is a
+copy; what is measured does not depend on that. Memory is what the peak adds to them.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from gdacli.cleanliness import DIGEST_BYTES, ImageSet, find_copies
+from gdacli.cleanliness import DIGEST_BYTES, MOST_LOOKED_UP, MOST_TRAIN, ImageSet, find_copies, image_set
 from gdacli.duplicates import SQUARE
 
 VARIANTS = 2
@@ -22,10 +22,10 @@ VARIANTS = 2
 def random_set(name: str, count: int, width: int, seed: int) -> ImageSet:
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((count, width), dtype=np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
     digests = rng.integers(0, 256, (count, DIGEST_BYTES), np.uint8)
     squares = rng.integers(0, 256, (count, SQUARE, SQUARE), np.uint8)
-    return ImageSet([f"{name}-{number}" for number in range(count)], features, digests, squares)
+    most = MOST_TRAIN if name == "train" else MOST_LOOKED_UP
+    return image_set([f"{name}-{number}" for number in range(count)], features, digests, squares, most)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Is it clean: copies between the splits, and between them and the synthetic images, exact and near ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,27 +21,66 @@ from gdacli.duplicates import (
 from gdacli.errors import GdaError
 from gdacli.image_index import ImageIndex, References
 from gdacli.images import BadImageError, decode_array
+from gdacli.rng import uniform
 
 DIGEST_BYTES = 32
 PIXELS_VERSION = 1
 """Raise it when `read_pixels` gives other digests or squares of the same images."""
-COPIES_VERSION = 1
+COPIES_VERSION = 2
 """Raise it when `find_copies` finds others of the same images."""
 
-_PARTS = ("count", "rows", "similarity")
+MOST_LOOKED_UP, MOST_TRAIN = 20_000, 200_000
+"""Near copies of at most so many images, of the split as of the pool, are looked for among at most so many train
+images. The time grows with the product: minutes for these, a day for all of a million among a million."""
+MOST_WITHIN_TRAIN = 20_000
+"""Near copies are looked for within no more train images than this, for the same reason."""
+LEAST_TELLING_SIDE = 16
+"""Images that are compared at a smaller side look alike without being copies: of 8 x 8 digits no near copy is one."""
+
+_SETTINGS = ("threshold", "side", "near_within_train")
+_COUNTS = ("num_images", "num_drawn", "num_among", "num_others")
+_PARTS = ("counts", "rows", "similarity")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What of N images is compared; `read_pixels` gives the last two."""
+    """What of N images is compared, see `image_set`."""
 
     keys: Sequence[str]
-    features: np.ndarray
-    """float [N, D], unit length, of the same model for all sets; may be a memory map."""
     digests: np.ndarray
     """uint8 [N, 32]."""
     squares: np.ndarray
     """uint8 [N, S, S], of the same S for all sets."""
+    drawn: np.ndarray
+    """int64 [n], ascending: the rows among which near copies are looked for."""
+    features: np.ndarray
+    """float32 [n, D] of these rows, unit length, of the same model for all sets."""
+
+    @property
+    def drawn_squares(self) -> np.ndarray:
+        """The squares of the drawn rows, uint8 [n, S, S]; no copy if these are all."""
+        return self.squares if len(self.drawn) == len(self.squares) else self.squares[self.drawn]
+
+
+def image_set(
+    keys: Sequence[str], features: np.ndarray, digests: np.ndarray, squares: np.ndarray, most: int
+) -> ImageSet:
+    """Prepare N images for `find_copies`; near copies are looked for among at most `most` of them.
+
+    Which ones are drawn hangs on their keys alone, by a hash, and so not on their order.
+
+    Args:
+        keys: [N], distinct.
+        features: float [N, D] of any length; only the drawn rows are kept.
+        digests, squares: of `read_pixels`.
+        most: MOST_TRAIN of the train images, MOST_LOOKED_UP of others.
+    """
+    drawn = np.arange(len(keys))
+    if len(keys) > most:
+        drawn = np.sort(np.argsort([uniform("copies", key) for key in keys], kind="stable")[:most])
+    chosen = features[drawn].astype(np.float32, copy=False)
+    chosen /= np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
+    return ImageSet(keys, digests, squares, drawn, chosen)
 
 
 @dataclass(frozen=True)
@@ -64,7 +103,13 @@ class Copies:
     """The copies between two sets, exact ones first, then by similarity."""
 
     num_images: int
-    """How many images were looked at."""
+    """How many images were looked at for exact copies."""
+    num_drawn: int
+    """For how many of them near copies were looked for."""
+    num_among: int
+    """Among how many images near copies were looked for."""
+    num_others: int
+    """How many images there are to be copies of."""
     pairs: list[Copy]
     """Each image once, with what it resembles most; within a set a third copy of an image gives a second pair."""
 
@@ -78,9 +123,20 @@ class Copies:
         """Number of the other pairs."""
         return len(self.pairs) - self.num_exact
 
+    @property
+    def is_draw(self) -> bool:
+        """Whether near copies were looked for among a part of the images alone."""
+        return self.num_drawn < self.num_images or self.num_among < self.num_others
+
     def to_metrics(self) -> dict[str, int]:
         """Return the counts."""
-        return {"images": self.num_images, "exact": self.num_exact, "near": self.num_near}
+        return {
+            "images": self.num_images,
+            "exact": self.num_exact,
+            "near": self.num_near,
+            "near_looked_for": self.num_drawn,
+            "near_looked_among": self.num_among,
+        }
 
 
 @dataclass(frozen=True)
@@ -89,13 +145,15 @@ class Cleanliness:
 
     threshold: float
     """The least similarity of a near-duplicate, learnt from the train images."""
-    test_train: Copies
-    """Test images that are copies of a train image: a model may know them by heart."""
+    side: int
+    """In pixels, at which the images were compared."""
+    split_train: Copies
+    """Images of the split that are copies of a train image: a model may know them by heart."""
     within_train: Copies
     near_within_train: bool
     """Whether `within_train` holds near-duplicates too."""
-    synthetic_test: Copies | None
-    """Synthetic images that are copies of a test image."""
+    synthetic_split: Copies | None
+    """Synthetic images that are copies of an image of the split."""
     memorised: Copies | None
     """Synthetic images that are copies of a train image other than their source, and not of their source."""
     unchanged: Copies | None
@@ -104,9 +162,9 @@ class Cleanliness:
     def compared(self) -> dict[str, Copies]:
         """Return what was compared, by name."""
         every = {
-            "test_train": self.test_train,
+            "split_train": self.split_train,
             "within_train": self.within_train,
-            "synthetic_test": self.synthetic_test,
+            "synthetic_split": self.synthetic_split,
             "memorised": self.memorised,
             "unchanged": self.unchanged,
         }
@@ -115,14 +173,15 @@ class Cleanliness:
     def to_metrics(self) -> dict[str, Any]:
         """Return threshold and counts."""
         counts = {name: copies.to_metrics() for name, copies in self.compared().items()}
-        return {"threshold": self.threshold, "near_within_train": self.near_within_train, **counts}
+        settings = {"threshold": self.threshold, "side": self.side, "near_within_train": self.near_within_train}
+        return settings | counts
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what was found as arrays that can be kept; `from_arrays` makes it again."""
-        arrays = {"threshold": np.array(self.threshold), "near_within_train": np.array(self.near_within_train)}
+        arrays = {name: np.array(getattr(self, name)) for name in _SETTINGS}
         for name, found in self.compared().items():
             rows = [(pair.row, pair.row_of, pair.mirrored, pair.exact) for pair in found.pairs]
-            arrays[f"{name} count"] = np.array(found.num_images)
+            arrays[f"{name} counts"] = np.array([getattr(found, each) for each in _COUNTS])
             arrays[f"{name} rows"] = np.array(rows, np.int64).reshape(-1, 4)
             arrays[f"{name} similarity"] = np.array([pair.similarity for pair in found.pairs], float)
         return arrays
@@ -132,15 +191,15 @@ class Cleanliness:
         cls,
         arrays: Mapping[str, np.ndarray],
         train: Sequence[str],
-        test: Sequence[str],
+        split: Sequence[str],
         synthetic: Sequence[str] | None,
     ) -> "Cleanliness":
         """Make it again of `to_arrays` and the keys of the sets that were compared."""
-        of_sets = {name: keys for name, keys in _of_sets(train, test, synthetic).items() if f"{name} rows" in arrays}
+        of_sets = {name: keys for name, keys in _of_sets(train, split, synthetic).items() if f"{name} rows" in arrays}
         found = {
             name: Copies(
-                int(arrays[f"{name} count"]),
-                [
+                **{each: int(count) for each, count in zip(_COUNTS, arrays[f"{name} counts"], strict=True)},
+                pairs=[
                     Copy(str(keys[row]), str(others[row_of]), row, row_of, similarity, bool(mirrored), bool(exact))
                     for (row, row_of, mirrored, exact), similarity in zip(
                         arrays[f"{name} rows"].tolist(), arrays[f"{name} similarity"].tolist(), strict=True
@@ -151,24 +210,25 @@ class Cleanliness:
         }
         return cls(
             threshold=float(arrays["threshold"]),
-            test_train=found["test_train"],
+            side=int(arrays["side"]),
+            split_train=found["split_train"],
             within_train=found["within_train"],
             near_within_train=bool(arrays["near_within_train"]),
-            synthetic_test=found.get("synthetic_test"),
+            synthetic_split=found.get("synthetic_split"),
             memorised=found.get("memorised"),
             unchanged=found.get("unchanged"),
         )
 
 
 def _of_sets(
-    train: Sequence[str], test: Sequence[str], synthetic: Sequence[str] | None
+    train: Sequence[str], split: Sequence[str], synthetic: Sequence[str] | None
 ) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
     """Return the keys of both sides of each comparison."""
-    sides = {"test_train": (test, train), "within_train": (train, train)}
+    sides = {"split_train": (split, train), "within_train": (train, train)}
     if synthetic is None:
         return sides
     return sides | {
-        "synthetic_test": (synthetic, test),
+        "synthetic_split": (synthetic, split),
         "memorised": (synthetic, train),
         "unchanged": (synthetic, train),
     }
@@ -177,7 +237,7 @@ def _of_sets(
 def array_names(with_pool: bool) -> set[str]:
     """Return the names of the arrays of `Cleanliness.to_arrays`."""
     parts = {f"{name} {part}" for name in _of_sets((), (), () if with_pool else None) for part in _PARTS}
-    return {"threshold", "near_within_train"} | parts
+    return {*_SETTINGS} | parts
 
 
 def compared_side(image_size: tuple[int, int] | None) -> int:
@@ -213,21 +273,24 @@ def read_pixels(references: References, side: int, title: str) -> tuple[np.ndarr
 
 def find_copies(
     train: ImageSet,
-    test: ImageSet,
+    split: ImageSet,
     synthetic: ImageSet | None = None,
     source_rows: np.ndarray | None = None,
     *,
     near_within_train: bool,
     seed: int = 0,
 ) -> Cleanliness:
-    """Compare test and synthetic images with the train images and with each other.
+    """Compare the images of a split and synthetic ones with the train images and with each other.
+
+    Exact copies, and variants that are like their own source, are looked for among all images, for the time grows with
+    their number; near ones among those that the sets have drawn.
 
     Args:
-        train, test: the splits.
+        train, split: the train images, and those on which arms are compared.
         synthetic: the pool.
         source_rows: int64 [N], per synthetic image the row of its source in `train`, -1 without one.
-        near_within_train: look for near-duplicates within the train images too, all of them against all; exact ones
-            are found in any case.
+        near_within_train: look for near-duplicates within the drawn train images too, all of them against all; exact
+            ones are found in any case.
         seed: of the train images that calibrate the threshold, where there are many.
 
     Raises:
@@ -235,39 +298,64 @@ def find_copies(
     """
     if synthetic is not None and (source_rows is None or len(source_rows) != len(synthetic.keys)):
         raise ValueError("found synthetic images without source_rows; allowed: one per image")
-    threshold = calibrate(train.features, train.squares, seed=seed)
+    threshold = calibrate(train.features, train.drawn_squares, seed=seed)
     within = _within(train, threshold, near_within_train)
-    result: dict[str, Copies | None] = {"synthetic_test": None, "memorised": None, "unchanged": None}
+    result: dict[str, Copies | None] = {"synthetic_split": None, "memorised": None, "unchanged": None}
     if synthetic is not None and source_rows is not None:
         unchanged, is_unchanged = _unchanged(synthetic, train, source_rows, threshold)
         result = {
-            "synthetic_test": _between(synthetic, test, threshold),
+            "synthetic_split": _between(synthetic, split, threshold),
             "memorised": _between(synthetic, train, threshold, source_rows, ~is_unchanged),
             "unchanged": unchanged,
         }
-    return Cleanliness(threshold, _between(test, train, threshold), within, near_within_train, **result)
+    return Cleanliness(
+        threshold=threshold,
+        side=train.squares.shape[-1],
+        split_train=_between(split, train, threshold),
+        within_train=within,
+        near_within_train=near_within_train,
+        **result,
+    )
 
 
 def _between(
-    a: ImageSet, b: ImageSet, threshold: float, without: np.ndarray | None = None, wanted: np.ndarray | None = None
+    a: ImageSet,
+    b: ImageSet,
+    threshold: float,
+    source_rows: np.ndarray | None = None,
+    wanted: np.ndarray | None = None,
 ) -> Copies:
-    """Find the copies of images of b among the `wanted` ones of a, exact ones first."""
-    near = near_pairs(a.features, a.squares, threshold, b.features, b.squares, without=without)
+    """Find the copies of images of b among the `wanted` ones of a, exact ones first; near ones not of their source."""
+    without = None
+    if source_rows is not None:
+        place = np.full(len(b.keys), -1)
+        place[b.drawn] = np.arange(len(b.drawn))
+        sources = source_rows[a.drawn]
+        without = np.where(sources >= 0, place[sources], -1)
+    near = near_pairs(a.features, a.drawn_squares, threshold, b.features, b.drawn_squares, without=without)
     exact = exact_pairs(_as_bytes(a.digests), _as_bytes(b.digests))
     known = set(exact.rows_a.tolist())
-    pairs = _copies(a, b, exact, True) + [pair for pair in _copies(a, b, near, False) if pair.row not in known]
-    return Copies(len(a.keys), [pair for pair in pairs if wanted is None or wanted[pair.row]])
+    pairs = _copies(a, b, exact, True)
+    pairs += [pair for pair in _copies(a, b, _of_all(near, a, b), False) if pair.row not in known]
+    kept = [pair for pair in pairs if wanted is None or wanted[pair.row]]
+    return Copies(len(a.keys), len(a.drawn), len(b.drawn), len(b.keys), kept)
 
 
 def _within(train: ImageSet, threshold: float, near: bool) -> Copies:
     pairs = _copies(train, train, exact_pairs(_as_bytes(train.digests)), True)
     if near:
-        found = near_pairs_within(train.features, train.squares, threshold)
+        found = _of_all(near_pairs_within(train.features, train.drawn_squares, threshold), train, train)
         different = (train.digests[found.rows_a] != train.digests[found.rows_b]).any(1)
         pairs += [
             pair for pair, kept in zip(_copies(train, train, found, False), different.tolist(), strict=True) if kept
         ]
-    return Copies(len(train.keys), pairs)
+    num_drawn = len(train.drawn) if near else 0
+    return Copies(len(train.keys), num_drawn, num_drawn, len(train.keys), pairs)
+
+
+def _of_all(pairs: Pairs, a: ImageSet, b: ImageSet) -> Pairs:
+    """Turn places among the drawn rows into rows."""
+    return replace(pairs, rows_a=a.drawn[pairs.rows_a], rows_b=b.drawn[pairs.rows_b])
 
 
 def _unchanged(
@@ -287,7 +375,7 @@ def _unchanged(
     ]
     is_unchanged = np.zeros(len(source_rows), bool)
     is_unchanged[rows[kept]] = True
-    return Copies(len(rows), pairs), is_unchanged
+    return Copies(len(rows), len(rows), len(train.keys), len(train.keys), pairs), is_unchanged
 
 
 def _copies(a: ImageSet, b: ImageSet, pairs: Pairs, exact: bool) -> list[Copy]:

@@ -13,25 +13,26 @@ import torch
 from gdacli.array_cache import cached_arrays
 from gdacli.cleanliness import (
     COPIES_VERSION,
+    MOST_LOOKED_UP,
+    MOST_TRAIN,
+    MOST_WITHIN_TRAIN,
     PIXELS_VERSION,
     Cleanliness,
     ImageSet,
     array_names,
     compared_side,
     find_copies,
+    image_set,
     read_pixels,
 )
 from gdacli.feature_map import FeatureMap, Method, feature_map
-from gdacli.features import image_features
+from gdacli.features import image_features, image_predictions
 from gdacli.image_index import References, read_references
 from gdacli.models import Classifier
 from gdacli.paths import SYNTHETIC
 from gdacli.prepared import Prepared
 from gdacli.quality import NO_SOURCE, PoolQuality, pool_quality, pool_sources
 from gdacli.rng import digest
-
-MOST_WITHIN_TRAIN = 20_000
-"""Near copies are looked for within no more train images than this: the time, a minute here, grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def judge_pool(
     method: Method,
     device: torch.device,
     cache: Path,
+    reading: Mapping[str, Any],
 ) -> PoolEvidence:
     """Compare the pool with the train images.
 
@@ -69,14 +71,14 @@ def judge_pool(
         method: of the feature map.
         device: where the models run.
         cache: folder for features and statistics.
+        reading: `loading` and `workers` of `loading.open_images`.
     """
     made = _pool_references()
     name, model = models
-    real = image_features(prepared.references("train"), model, device=device, cache=cache, title="features, train")
-    synthetic = image_features(made, model, device=device, cache=cache, title="features, pool")
-    judged = image_features(made, judge[1], device=device, cache=cache, title="labels, pool")
-    if judged.predictions is None:
-        raise ValueError("the judge has no classes")
+    looking: Any = {"device": device, "cache": cache, **reading}
+    real = image_features(prepared.references("train"), model, title="features, train", **looking)
+    synthetic = image_features(made, model, title="features, pool", **looking)
+    predictions = image_predictions(made, judge[1], title="labels, pool", **looking)
     rows, strengths = pool_sources(pool["key"], prepared.keys("train"))
     quality = pool_quality(
         real.features,
@@ -84,7 +86,7 @@ def judge_pool(
         source_rows=rows,
         strengths=strengths,
         labels=np.asarray(pool["label"]),
-        predictions=judged.predictions,
+        predictions=predictions,
         real_digest=real.digest,
         cache=cache,
     )
@@ -108,10 +110,12 @@ def look_for_copies(
     *,
     device: torch.device,
     cache: Path,
+    reading: Mapping[str, Any],
 ) -> Cleanliness:
     """Compare the images of a split, and those of the pool, with the train images and with each other.
 
-    What was found is kept, for the time grows with the product of the sets: minutes for tens of thousands.
+    Exact copies are looked for among all, near ones among as many as MOST_LOOKED_UP and MOST_TRAIN allow. What was
+    found is kept, for the time grows with the product of the sets.
 
     Args:
         prepared: the real images.
@@ -120,13 +124,13 @@ def look_for_copies(
         model: whose features propose what may be a copy.
         device: where it runs.
         cache: folder for features and pixels.
+        reading: `loading` and `workers` of `loading.open_images`.
     """
     side = compared_side(prepared.image_size)
     identities: list[str] = []
 
-    def image_set(references: References, title: str) -> ImageSet:
-        found = image_features(references, model, device=device, cache=cache, title=f"features, {title}")
-        seen = found.features
+    def compared(references: References, most: int, title: str) -> ImageSet:
+        found = image_features(references, model, title=f"features, {title}", device=device, cache=cache, **reading)
         images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
         identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
 
@@ -135,12 +139,13 @@ def look_for_copies(
             return {"digests": digests, "squares": squares}
 
         pixels = cached_arrays(cache, identity, {"digests", "squares"}, read)
-        identities.extend((found.digest, identity))
-        lengths = np.linalg.norm(seen, axis=1, keepdims=True)
-        return ImageSet(references.keys.to_pylist(), seen / np.maximum(lengths, 1e-12), **pixels)
+        result = image_set(references.keys.to_pylist(), found.features, **pixels, most=most)
+        identities.extend((found.digest, identity, hashlib.sha256(result.drawn.tobytes()).hexdigest()))
+        return result
 
-    train, compared = (image_set(prepared.references(name), name) for name in ("train", split))
-    made = image_set(_pool_references(), "pool") if pool["key"] else None
+    train = compared(prepared.references("train"), MOST_TRAIN, "train")
+    of_split = compared(prepared.references(split), MOST_LOOKED_UP, split)
+    made = compared(_pool_references(), MOST_LOOKED_UP, "pool") if pool["key"] else None
     rows = pool_sources(pool["key"], train.keys)[0] if made else None
     near = len(train.keys) <= MOST_WITHIN_TRAIN
     sources = None if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
@@ -148,9 +153,9 @@ def look_for_copies(
         cache,
         digest("copies", COPIES_VERSION, identities, sources, near),
         array_names(with_pool=made is not None),
-        lambda: find_copies(train, compared, made, rows, near_within_train=near).to_arrays(),
+        lambda: find_copies(train, of_split, made, rows, near_within_train=near).to_arrays(),
     )
-    return Cleanliness.from_arrays(arrays, train.keys, compared.keys, made.keys if made else None)
+    return Cleanliness.from_arrays(arrays, train.keys, of_split.keys, made.keys if made else None)
 
 
 def _pool_references() -> References:

@@ -1,8 +1,9 @@
-"""What a model sees in images: its features and its predictions, computed once for the same images and weights."""
+"""What a model sees in images: its features or its predictions, computed once for the same images and weights."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from gdacli.architectures import ARCHITECTURES
 from gdacli.array_cache import cached_arrays
@@ -22,8 +22,8 @@ from gdacli.loading import Loading, open_images
 from gdacli.models import Classifier, check_model, create_model, load_checkpoint
 from gdacli.rng import digest
 
-VERSION = 1
-"""Raise it when the same images and model get other features."""
+VERSION = 2
+"""Raise it when the same images and model get other features or predictions."""
 
 PROBE_FEATURES = "probe"
 """The name that stands for the probe's checkpoint."""
@@ -39,8 +39,6 @@ class ImageFeatures:
 
     features: np.ndarray
     """float32 [N, D], what the last layer sees: not normalised."""
-    predictions: np.ndarray | None
-    """int64 [N], the class of the highest logit; None of a model without a last layer."""
     digest: str
     """Of the model and the images, for what is computed of them."""
 
@@ -111,7 +109,7 @@ def image_features(
     loading: Loading = "auto",
     workers: int = 0,
 ) -> ImageFeatures:
-    """Return features and predictions of images in one pass, or those that the cache holds.
+    """Return features of images, or those that the cache holds.
 
     Args:
         references: of N >= 1 images.
@@ -124,31 +122,84 @@ def image_features(
     Raises:
         GdaError: an image is missing or another than named, or a feature is not a number.
     """
-    size = model.image_size
-    if size is None or not len(references):
-        raise ValueError(f"found {len(references)} images and a model for size {size}, needs images and a size")
-    has_classes = not isinstance(model.net.get_classifier(), nn.Identity)
-    images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
-    environment = [device.type, torch.get_num_threads(), *(version(name) for name in _DECIDE_BITS)]
-    identity = digest("features", VERSION, environment, model_digest(model), size, len(references), images_sha256)
+    look = _Look(references, model, device, title, loading, workers)
+    identity = look.identity("features")
 
     def compute() -> dict[str, np.ndarray]:
-        images = open_images(references, image_size=size, device=device, loading=loading, workers=workers)
-        network = model.to(device).eval()
-        features, predictions = np.empty((0, 0), np.float32), np.empty(len(images), np.int64)
-        row = 0
-        with progress(title, len(images), "images") as advance, torch.inference_mode():
-            for batch in images.in_order(max(1, min(_LARGEST_BATCH, _PIXELS_AT_ONCE // size**2))):
-                logits, of_batch = network.logits_and_last_features(batch.float() / 255)
-                if not row:
-                    features = np.empty((len(images), of_batch.shape[1]), np.float32)
-                part = slice(row, row + len(batch))
-                features[part], predictions[part] = of_batch.cpu().numpy(), logits.argmax(1).cpu().numpy()
-                row += len(batch)
-                advance(len(batch))
+        features = look.at_all(lambda network, pixels: network.logits_and_last_features(pixels)[1])
         if not np.isfinite(features.sum(0, dtype=np.float64)).all():
             raise GdaError("evaluate.features: the model gives features that are not numbers: name another model")
-        return {"features": features} | ({"predictions": predictions} if has_classes else {})
+        return {"features": features}
 
-    arrays = cached_arrays(cache, identity, {"features"} | ({"predictions"} if has_classes else set()), compute)
-    return ImageFeatures(arrays["features"], arrays.get("predictions"), identity)
+    return ImageFeatures(cached_arrays(cache, identity, {"features"}, compute)["features"], identity)
+
+
+def image_predictions(
+    references: References,
+    model: Classifier,
+    *,
+    device: torch.device,
+    cache: Path,
+    title: str = "predictions",
+    loading: Loading = "auto",
+    workers: int = 0,
+) -> np.ndarray:
+    """Return the class of the highest logit of each image, int64 [N], or what the cache holds of it.
+
+    Args:
+        references, model, device, cache, title, loading, workers: see `image_features`; the model has a last layer.
+
+    Raises:
+        GdaError: an image is missing or another than named.
+    """
+    look = _Look(references, model, device, title, loading, workers)
+
+    def compute() -> dict[str, np.ndarray]:
+        return {"predictions": look.at_all(lambda network, pixels: network(pixels).argmax(1))}
+
+    return cached_arrays(cache, look.identity("predictions"), {"predictions"}, compute)["predictions"]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A model's look at images, see `image_features`."""
+
+    references: References
+    model: Classifier
+    device: torch.device
+    title: str
+    loading: Loading
+    workers: int
+
+    def identity(self, what: str) -> str:
+        """Return the hash of all that decides what is seen."""
+        size = self._size()
+        images_sha256 = hashlib.sha256(self.references.sha256.tobytes()).hexdigest()
+        environment = [self.device.type, torch.get_num_threads(), *(version(name) for name in _DECIDE_BITS)]
+        count = len(self.references)
+        return digest(what, VERSION, environment, model_digest(self.model), size, count, images_sha256)
+
+    def at_all(self, output: Callable[[Classifier, torch.Tensor], torch.Tensor]) -> np.ndarray:
+        """Return the output of all images, [N, ...], of batches float [B, 3, S, S] in [0, 1]."""
+        size = self._size()
+        images = open_images(
+            self.references, image_size=size, device=self.device, loading=self.loading, workers=self.workers
+        )
+        network = self.model.to(self.device).eval()
+        found = np.empty(0)
+        row = 0
+        with progress(self.title, len(images), "images") as advance, torch.inference_mode():
+            for batch in images.in_order(max(1, min(_LARGEST_BATCH, _PIXELS_AT_ONCE // size**2))):
+                of_batch = output(network, batch.float() / 255).cpu().numpy()
+                if not row:
+                    found = np.empty((len(images), *of_batch.shape[1:]), of_batch.dtype)
+                found[row : row + len(batch)] = of_batch
+                row += len(batch)
+                advance(len(batch))
+        return found
+
+    def _size(self) -> int:
+        size = self.model.image_size
+        if size is None or not len(self.references):
+            raise ValueError(f"found {len(self.references)} images and a model for size {size}, needs both")
+        return size

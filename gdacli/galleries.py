@@ -203,9 +203,9 @@ def copies_side_by_side(
     for name, copies in cleanliness.compared().items():
         pairs = [(pair.key, pair.of, _likeness(pair)) for pair in copies.pairs[:_COPIES]]
         keys = [pair[0] for pair in pairs]
-        of_split = {"test_train": split, "within_train": "train"}.get(name)
+        of_split = {"split_train": split, "within_train": "train"}.get(name)
         images = _pool_images(pool, keys) if of_split is None else _images(prepared, of_split, keys)
-        shown[name] = _side_by_side(pairs, images, prepared, split if name == "synthetic_test" else "train")
+        shown[name] = _side_by_side(pairs, images, prepared, split if name == "synthetic_split" else "train")
     return shown
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gdacli.arm_results import ArmResult, Comparison, differing
 from gdacli.cleanliness import Cleanliness
+from gdacli.copy_sentences import about_copies
 from gdacli.corruptions import CORRUPTIONS
 from gdacli.evidence import PoolEvidence
 from gdacli.galleries import Gallery, Picture, Suspect
@@ -182,25 +183,7 @@ class Report:
 
     def about_copies(self) -> dict[str, str]:
         """Say in a sentence each what was found of copies, by what was compared."""
-        looked = "" if self.cleanliness.near_within_train else "; near ones were not looked for among so many images"
-        what = {
-            "test_train": (f"{self.split} images", "a train image", ": a model may know them by heart"),
-            "within_train": ("train images", "another one", looked),
-            "synthetic_test": (
-                "synthetic images",
-                f"a {self.split} image",
-                ": the error may flatter who trains on them",
-            ),
-            "memorised": ("synthetic images", "a train image other than their source", ": perhaps memorised"),
-            "unchanged": ("synthetic images", "their own source", ": they teach what a copy teaches"),
-        }
-        said = {}
-        for name, found in self.cleanliness.compared().items():
-            whose, of, therefore = what[name]
-            count = f"{len(found.pairs) or 'None'} of {found.num_images} {whose} look like {of}"
-            end = therefore if found.pairs or therefore == looked else ""
-            said[name] = f"{count} ({found.num_exact} equal it in every pixel){end}."
-        return said
+        return about_copies(self.cleanliness, self.split)
 
     def corrupted(self) -> list[tuple[str, Estimate, Estimate]]:
         """Return each arm's error over seeds on the chosen images as they are, and on corrupted ones."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from gdacli.artifacts import sha256_bytes, write_json
 from gdacli.errors import GdaError
-from gdacli.features import image_features, load_feature_model, model_digest
+from gdacli.features import image_features, image_predictions, load_feature_model, model_digest
 from gdacli.image_index import References, read_references
 from gdacli.models import Classifier, create_model, save_weights, timm_config
 from gdacli.shards import Sample, write_shard
@@ -66,11 +66,9 @@ def test_the_probes_features_are_those_in_front_of_its_last_layer(tmp_path):
     model = load_feature_model("probe", None, write_probe(tmp_path / "probe"))
     found = image_features(references, model, device=CPU, cache=tmp_path / "cache")
     assert found.features.dtype == np.float32
-    assert found.predictions is not None
     x = torch.from_numpy(pixels).float() / 255
     with torch.inference_mode():
         np.testing.assert_allclose(found.features, model.net.features(x).mean((2, 3)).numpy(), rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(found.predictions, model(x).argmax(1).numpy())
         normalised = F.normalize(torch.from_numpy(found.features), dim=1)
         torch.testing.assert_close(normalised, model.unit_features(x))
     assert len(set(np.linalg.norm(found.features, axis=1).round(4).tolist())) > 1
@@ -81,7 +79,6 @@ def test_a_timm_model_sees_images_at_its_size_and_normalised_as_it_was_trained(n
     references, pixels = write_images(tmp_path / "images", 3, size=20)
     model = load_feature_model(name, str(timm_weights[name]), tmp_path)
     found = image_features(references, model, device=CPU, cache=tmp_path / "cache")
-    assert found.predictions is None
     net: Any = timm.create_model(name, num_classes=7).eval()
     net.load_state_dict(load_file(timm_weights[name]))
     x = F.interpolate(torch.from_numpy(pixels), (160, 160), mode="bilinear", antialias=True).float() / 255
@@ -100,8 +97,25 @@ def test_images_that_were_seen_are_not_looked_at_again(tmp_path, capsys):
     same = load_feature_model("probe", None, tmp_path / "probe")
     again = image_features(references, same, device=CPU, cache=tmp_path / "cache")
     np.testing.assert_array_equal(again.features, first.features)
-    np.testing.assert_array_equal(again.predictions, first.predictions)
     assert again.digest == first.digest
+
+
+def test_predictions_are_the_models_and_kept_without_features(tmp_path):
+    references, pixels = write_images(tmp_path / "images", 12)
+    model = load_feature_model("probe", None, write_probe(tmp_path / "probe"))
+    x = torch.from_numpy(pixels).float() / 255
+    with torch.no_grad():
+        model.net.get_classifier().bias -= model.eval()(x).mean(0)  # else it takes all for one class
+        expected = model(x).argmax(1).numpy()
+    assert len(set(expected.tolist())) > 1
+    found = image_predictions(references, model, device=CPU, cache=tmp_path / "cache", loading="stream", workers=1)
+    np.testing.assert_array_equal(found, expected)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert np.load(kept).files == ["predictions"]
+    for shard in references.shards:
+        shard.unlink()
+    again = image_predictions(references, model, device=CPU, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(again, expected)
 
 
 def test_other_weights_and_other_images_are_other_features(tmp_path):
@@ -122,7 +136,7 @@ def test_streamed_images_have_the_features_of_those_in_memory(tmp_path):
     references, _ = write_images(tmp_path / "images", 12)
     model = load_feature_model("probe", None, write_probe(tmp_path / "probe"))
     memory = image_features(references, model, device=CPU, cache=tmp_path / "a", loading="memory")
-    stream = image_features(references, model, device=CPU, cache=tmp_path / "b", loading="stream")
+    stream = image_features(references, model, device=CPU, cache=tmp_path / "b", loading="stream", workers=1)
     np.testing.assert_array_equal(memory.features, stream.features)
 
 

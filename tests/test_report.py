@@ -86,7 +86,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
         pool=None,
         cleanliness=CLEANLINESS,
-        copies={"test_train": [(Picture("t", "exact", image), Picture("k", "exact", image))], "within_train": []},
+        copies={"split_train": [(Picture("t", "exact", image), Picture("k", "exact", image))], "within_train": []},
         robustness=[],
         gradient_variance={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
@@ -101,10 +101,13 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
 
 CLEANLINESS = Cleanliness(
     threshold=0.97,
-    test_train=Copies(20, [Copy("t", "k", 0, 1, 1.0, False, True), Copy("u", "k", 1, 1, 0.98, True, False)]),
-    within_train=Copies(10, []),
+    side=32,
+    split_train=Copies(
+        20, 20, 10, 10, [Copy("t", "k", 0, 1, 1.0, False, True), Copy("u", "k", 1, 1, 0.98, True, False)]
+    ),
+    within_train=Copies(10, 0, 0, 10, []),
     near_within_train=False,
-    synthetic_test=None,
+    synthetic_split=None,
     memorised=None,
     unchanged=None,
 )
@@ -292,8 +295,8 @@ def test_what_does_not_compress_stays_below_five_megabytes(side, num_strengths):
     rows = [GalleryRow("k", str(n), noise, variants) for n in range(10) for _ in range(count)]
     pictures = [Picture("k", "c", noise)] * 16
     pairs = list(zip(pictures, pictures, strict=True))[:8]
-    copies = Copies(9, [])
-    everything = replace(CLEANLINESS, synthetic_test=copies, memorised=copies, unchanged=copies)
+    copies = Copies(9, 9, 10, 10, [])
+    everything = replace(CLEANLINESS, synthetic_split=copies, memorised=copies, unchanged=copies)
     real, made = np.random.default_rng(0).normal(size=(2, 3000, 4)).astype(np.float32)
     many = [
         replace(each, class_errors=[1.0] * 1000, confusion=np.zeros((1000, 1000), int)) for each in report(CLEAR).arms
@@ -318,9 +321,9 @@ def test_what_does_not_compress_stays_below_five_megabytes(side, num_strengths):
 def test_what_was_found_of_copies_is_said_and_shown():
     found = report(CLEAR)
     said = found.about_copies()
-    assert list(said) == ["test_train", "within_train"]
+    assert list(said) == ["split_train", "within_train"]
     assert said == {
-        "test_train": "2 of 20 test images look like a train image (1 equal it in every pixel): a model may know them "
+        "split_train": "2 of 20 test images look like a train image (1 equal it in every pixel): a model may know them "
         "by heart.",
         "within_train": "None of 10 train images look like another one (0 equal it in every pixel); near ones were not "
         "looked for among so many images.",
@@ -329,8 +332,6 @@ def test_what_was_found_of_copies_is_said_and_shown():
         assert sentence in Page(render_html(found)).text
         assert sentence in render_markdown(found)
     assert "which is like k" in [image["alt"] for image in Page(render_html(found)).images]
-    looked = replace(found, cleanliness=replace(CLEANLINESS, near_within_train=True))
-    assert looked.about_copies()["within_train"].endswith("look like another one (0 equal it in every pixel).")
 
 
 def test_errors_on_corrupted_images_are_means_over_corruptions_and_seeds():

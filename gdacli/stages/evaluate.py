@@ -90,7 +90,7 @@ def run(params: Params) -> dict[str, Any]:
     pairs = pair_arms({name: effort.settings for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
-    cleanliness = look_for_copies(prepared, split, pool, model, device=device, cache=_cache())
+    cleanliness = look_for_copies(prepared, split, pool, model, **_looking(params, device))
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -248,8 +248,11 @@ def _feature_model(params: Params, prepared: Prepared) -> Classifier:
     return model
 
 
-def _cache() -> Path:
-    return local_work_folder() / "evaluation"
+def _looking(params: Params, device: torch.device) -> dict[str, Any]:
+    """Return where and how models look at many images, and where it is kept what they saw."""
+    reading = params.train.of_loading()
+    reading.pop("random_resized_crop")  # they see the centred squares
+    return {"device": device, "cache": local_work_folder() / "evaluation", "reading": reading}
 
 
 def _judge_pool(
@@ -265,7 +268,7 @@ def _judge_pool(
     judge = load_checkpoint(folder)
     judge.image_size = prepared.training_size(judge.image_size, "train.image_size")
     models = (params.evaluate.features, model), (name, judge)
-    return judge_pool(prepared, pool, *models, method=params.evaluate.feature_map, device=device, cache=_cache())
+    return judge_pool(prepared, pool, *models, method=params.evaluate.feature_map, **_looking(params, device))
 
 
 def _robustness(
