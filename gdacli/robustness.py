@@ -1,6 +1,6 @@
 """How models do on corrupted test images: error per corruption and severity, clean apart."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from gdacli.loading import AS_THEY_ARE, ImageSource
 from gdacli.models import Classifier
 from gdacli.rng import derive_seed, uniform
 from gdacli.training import predict
+
+_WAYS = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+_BYTES_AT_ONCE = 2**29
+"""Of the corrupted images that wait for the models: 256 images of 32 x 32 pixels need a tenth, 47 of 224 x 224 all."""
 
 Run = tuple[str, int]
 """Arm and seed."""
@@ -72,6 +76,22 @@ def choose_images(keys: Sequence[str], labels: np.ndarray, num_images: int, seed
     return np.sort(np.lexsort((place, turn))[:num_images])
 
 
+def check_size(side: int) -> None:
+    """Check that images of a size can be corrupted.
+
+    Args:
+        side: in pixels, at which a model sees them.
+
+    Raises:
+        GdaError: they are smaller than the corruptions take.
+    """
+    if side < SMALLEST_SIDE:
+        raise GdaError(
+            f"evaluate.corruption_images: found images of {side} x {side} pixels; allowed: from "
+            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}: set it to 0, or train.image_size higher"
+        )
+
+
 def measure_robustness(
     models: Mapping[Run, Classifier],
     images: Callable[[int | None], ImageSource],
@@ -84,17 +104,18 @@ def measure_robustness(
 ) -> list[Robustness]:
     """Show all models the 15 corruptions at 5 severities.
 
-    Each corrupted batch is made once and shown to all models of one image size. What an image becomes hangs on seed,
-    key, corruption and severity alone (and on the size), not on the batch or on the other images.
+    Images are corrupted once, some at a time in all ways, and shown to all models of one image size, of which one alone
+    is on the device. What an image becomes hangs on seed, key, corruption and severity alone (and on the size), not on
+    the batch or on the other images.
 
     Args:
-        models: on one device, all at once.
+        models: on the CPU; each is moved to the images' device while it is asked.
         images: opens the N test images at a model's `image_size`.
         keys: [N].
         labels: int64 [N].
         rows: int64 [n], the images to show, of `choose_images`.
         seed: of the corruptions.
-        batch_size: images that are corrupted and shown at a time.
+        batch_size: images that are corrupted and shown at a time; fewer where they are large.
 
     Returns:
         one per model, in their order.
@@ -109,46 +130,48 @@ def measure_robustness(
     sizes: dict[int | None, list[Run]] = {}
     for run, model in models.items():
         sizes.setdefault(model.image_size, []).append(run)
-    wrong = {run: np.zeros((len(CORRUPTIONS), len(SEVERITIES)), np.int64) for run in models}
-    wrong_clean = dict.fromkeys(models, 0)
-    order = torch.from_numpy(rows)
-    bounds = [(first, min(first + batch_size, len(rows))) for first in range(0, len(rows), batch_size)]
-    total = len(sizes) * len(rows) * len(CORRUPTIONS) * len(SEVERITIES)
+    wrong = {run: np.zeros(1 + len(_WAYS), np.int64) for run in models}
+    num_shown = sum(1 + len(runs) for runs in sizes.values())
 
-    with progress("corruptions", total, "images") as advance:
+    with progress("corruptions", num_shown * len(rows) * len(_WAYS), "images") as advance:
         for size, runs in sizes.items():
-            batches = images(size).batches(AS_THEY_ARE, order, bounds)
-            for (first, end), batch in zip(bounds, batches, strict=True):
-                shown = rows[first:end]
-                pixels = _checked(batch)
+            for shown, batch in _batches(images(size), rows, batch_size):
+                pixels, variants = batch.cpu().numpy(), [batch]
+                for name, severity in _WAYS:
+                    rngs = [_generator(seed, keys[row], name, severity) for row in shown.tolist()]
+                    variants.append(torch.from_numpy(corrupt_batch(pixels, name, severity, rngs)))
+                    advance(len(shown), note=name)
                 for run in runs:
-                    wrong_clean[run] += _num_wrong(models[run], batch, labels[shown])
-                for row, name in enumerate(CORRUPTIONS):
-                    for column, severity in enumerate(SEVERITIES):
-                        rngs = [_generator(seed, keys[each], name, severity) for each in shown.tolist()]
-                        corrupted = torch.from_numpy(corrupt_batch(pixels, name, severity, rngs)).to(batch.device)
-                        for run in runs:
-                            wrong[run][row, column] += _num_wrong(models[run], corrupted, labels[shown])
-                        advance(len(shown), note=name)
+                    wrong[run] += _num_wrong(models[run], variants, labels[shown])
+                    advance(len(shown) * len(_WAYS), note=f"{run[0]}-{run[1]}")
     percent = 100 / len(rows)
+    shape = (len(CORRUPTIONS), len(SEVERITIES))
     return [
-        Robustness(arm, number, len(rows), wrong_clean[arm, number] * percent, wrong[arm, number] * percent)
-        for arm, number in models
+        Robustness(arm, number, len(rows), int(counts[0]) * percent, counts[1:].reshape(shape) * percent)
+        for (arm, number), counts in wrong.items()
     ]
 
 
-def _checked(batch: torch.Tensor) -> np.ndarray:
-    if batch.shape[3] < SMALLEST_SIDE:
-        raise GdaError(
-            f"evaluate.corruption_images: found images of {batch.shape[3]} x {batch.shape[3]} pixels; allowed: from "
-            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}: set it to 0, or train.image_size higher"
-        )
-    return batch.cpu().numpy()
+def _batches(source: ImageSource, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield the images of some rows, and which rows, few enough at a time to hold all that becomes of them."""
+    bounds = [(first, min(first + most, len(rows))) for first in range(0, len(rows), most)]
+    for (first, end), batch in zip(bounds, source.batches(AS_THEY_ARE, torch.from_numpy(rows), bounds), strict=True):
+        check_size(batch.shape[3])
+        num = max(1, _BYTES_AT_ONCE // (len(_WAYS) * batch[0].numel()))
+        for start in range(0, len(batch), num):
+            yield rows[first:end][start : start + num], batch[start : start + num]
 
 
 def _generator(seed: int, key: str, name: str, severity: int) -> np.random.Generator:
     return np.random.default_rng(derive_seed("corrupt", seed, key, name, severity))
 
 
-def _num_wrong(model: Classifier, batch: torch.Tensor, labels: np.ndarray) -> int:
-    return int((predict(model, [batch]).argmax(1).numpy() != labels).sum())
+def _num_wrong(model: Classifier, variants: Sequence[torch.Tensor], labels: np.ndarray) -> np.ndarray:
+    """Return for each variant of a batch, uint8 [B, 3, H, W], how many of its images get another label; int64.
+
+    The first one lies on the device where the model runs.
+    """
+    device = variants[0].device
+    logits = predict(model.to(device), (variant.to(device) for variant in variants))
+    model.to("cpu")  # several large models would not fit beside each other
+    return (logits.argmax(1).view(len(variants), -1).numpy() != labels).sum(1)

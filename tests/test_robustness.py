@@ -13,7 +13,7 @@ from gdacli.errors import GdaError
 from gdacli.loading import ImageSource, InMemory
 from gdacli.models import Classifier, create_model
 from gdacli.rng import derive_seed
-from gdacli.robustness import choose_images, measure_robustness
+from gdacli.robustness import check_size, choose_images, measure_robustness
 from gdacli.training import predict
 
 NUM = 10
@@ -85,6 +85,24 @@ def test_errors_are_those_of_each_image_corrupted_alone(monkeypatch):
     assert all(each.clean < 50 and each.errors.std() > 0 for each in found), "corruptions change nothing"
 
 
+def test_large_images_are_corrupted_a_few_at_a_time(monkeypatch):
+    sizes = []
+
+    def counted(batch, *arguments):
+        sizes.append(len(batch))
+        return corrupt_batch(batch, *arguments)
+
+    corrupt_batch = robustness.corrupt_batch
+    models, rows = {("original", 0): model(0)}, np.array([1, 2, 3, 5, 8])
+    (whole,) = measure_robustness(models, sources(), KEYS, LABELS, rows=rows, seed=7)
+    monkeypatch.setattr(robustness, "corrupt_batch", counted)
+    monkeypatch.setattr(robustness, "_BYTES_AT_ONCE", 2 * 75 * 3 * 8 * 8)
+    (parts,) = measure_robustness(models, sources(), KEYS, LABELS, rows=rows, seed=7)
+    assert sizes == [2] * 150 + [1] * 75
+    assert parts.clean == whole.clean
+    assert (parts.errors == whole.errors).all()
+
+
 def test_the_batch_size_changes_nothing_and_each_model_gets_its_size():
     models = {("a", 0): model(0), ("b", 0): model(1, 12)}
     opened: list[int | None] = []
@@ -118,6 +136,9 @@ def test_another_seed_chooses_other_images():
 
 
 def test_refused():
+    check_size(8)
+    with pytest.raises(GdaError, match="found images of 7 x 7 pixels; allowed: from 8 x 8"):
+        check_size(7)
     with pytest.raises(GdaError, match="found images of 4 x 4 pixels; allowed: from 8 x 8"):
         measure_robustness(
             {("a", 0): create_model("convnet", 3, {}, 0, image_size=4)},

@@ -45,7 +45,7 @@ from gdacli.replays import GradientRow, gradient_rows
 from gdacli.report import Report
 from gdacli.report_pages import render_html, render_markdown
 from gdacli.report_tables import write_plots, write_tables
-from gdacli.robustness import Robustness, choose_images, measure_robustness
+from gdacli.robustness import Robustness, check_size, choose_images, measure_robustness
 from gdacli.selection import is_late
 from gdacli.store import local_work_folder
 from gdacli.tables import read_table, write_table
@@ -75,6 +75,9 @@ def run(params: Params) -> dict[str, Any]:
     device = set_up(params.compute.device, params.compute.threads)
     model = _feature_model(params, prepared)
     check_method(params.evaluate.feature_map)
+    if params.evaluate.corruption_images:
+        for name in arms:
+            check_size(prepared.training_size(params.train_of(name).image_size, "train.image_size"))
     keys, labels = prepared.keys(split), prepared.labels(split)
 
     @cache
@@ -121,7 +124,7 @@ def run(params: Params) -> dict[str, Any]:
         pool=_judge_pool(params, arms, prepared, pool, model, device) if pool["key"] else None,
         cleanliness=cleanliness,
         copies=copies_side_by_side(cleanliness, prepared, split, pool),
-        robustness=_robustness(params, images, keys, labels, device),
+        robustness=_robustness(params, images, keys, labels),
         gradient_variance=_gradient_variance(params, prepared, device),
         suspects=suspects(prepared),
         pool_size=len(pool["key"]),
@@ -276,13 +279,12 @@ def _robustness(
     images: Callable[[int | None], ImageSource],
     keys: list[str],
     labels: np.ndarray,
-    device: torch.device,
 ) -> list[Robustness]:
     """Test every model on corrupted images; nothing if that is off."""
     if not params.evaluate.corruption_images:
         return []
     runs = [(name, seed) for name in params.compare.arms for seed in params.compare.seeds]
-    models = {run: load_checkpoint(TRAIN / run_name(*run)).to(device) for run in runs}
+    models = {run: load_checkpoint(TRAIN / run_name(*run)) for run in runs}
     rows = choose_images(keys, labels, params.evaluate.corruption_images, _CORRUPTION_SEED)
     return measure_robustness(models, images, keys, labels, rows=rows, seed=_CORRUPTION_SEED)
 
