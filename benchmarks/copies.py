@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from gdacli.cleanliness import DIGEST_BYTES, MOST_LOOKED_UP, MOST_TRAIN, ImageSet, find_copies, image_set
+from gdacli.cleanliness import DIGEST_BYTES, MOST_LOOKED_UP, MOST_TRAIN, ImageSet, find_copies
 from gdacli.duplicates import SQUARE
 
 VARIANTS = 2
@@ -21,11 +21,12 @@ VARIANTS = 2
 
 def random_set(name: str, count: int, width: int, seed: int) -> ImageSet:
     rng = np.random.default_rng(seed)
-    features = rng.standard_normal((count, width), dtype=np.float32)
+    drawn = np.arange(min(count, MOST_TRAIN if name == "train" else MOST_LOOKED_UP))
+    features = rng.standard_normal((len(drawn), width), dtype=np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
     digests = rng.integers(0, 256, (count, DIGEST_BYTES), np.uint8)
     squares = rng.integers(0, 256, (count, SQUARE, SQUARE), np.uint8)
-    most = MOST_TRAIN if name == "train" else MOST_LOOKED_UP
-    return image_set([f"{name}-{number}" for number in range(count)], features, digests, squares, most)
+    return ImageSet([f"{name}-{number}" for number in range(count)], digests, squares, drawn, features)
 
 
 def main() -> None:

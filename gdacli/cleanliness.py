@@ -39,6 +39,7 @@ LEAST_TELLING_SIDE = 16
 
 _SETTINGS = ("threshold", "side", "near_within_train")
 _COUNTS = ("num_images", "num_drawn", "num_among", "num_others")
+_ROWS_AT_ONCE = 8192
 _PARTS = ("counts", "rows", "similarity")
 
 
@@ -79,7 +80,8 @@ def image_set(
     if len(keys) > most:
         drawn = np.sort(np.argsort([uniform("copies", key) for key in keys], kind="stable")[:most])
     chosen = features[drawn].astype(np.float32, copy=False)
-    chosen /= np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
+    lengths = np.sqrt(np.einsum("nd,nd->n", chosen, chosen))  # norm() would hold another array of this size
+    chosen /= np.maximum(lengths, 1e-12)[:, None]
     return ImageSet(keys, digests, squares, drawn, chosen)
 
 
@@ -365,7 +367,11 @@ def _unchanged(
     rows = np.flatnonzero(source_rows >= 0)
     sources = source_rows[rows]
     exact = (synthetic.digests[rows] == train.digests[sources]).all(1)
-    similarity, mirrored = aligned_correlation(synthetic.squares[rows], train.squares, sources)
+    similarity, mirrored = np.empty(len(rows), np.float32), np.empty(len(rows), bool)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        of_part = aligned_correlation(synthetic.squares[rows[part]], train.squares, sources[part])
+        similarity[part], mirrored[part] = of_part
     similarity[exact], mirrored[exact] = 1, False
     kept = np.flatnonzero(exact | (similarity >= threshold))
     kept = kept[np.lexsort((-similarity[kept], ~exact[kept]))]

@@ -119,7 +119,8 @@ def test_a_draw_hangs_on_the_keys_alone_and_keeps_unit_features():
     assert everything.drawn_squares is everything.squares
 
 
-def test_exact_and_unchanged_ones_are_all_found_and_near_ones_among_the_drawn(tmp_path):
+def test_exact_and_unchanged_ones_are_all_found_and_near_ones_among_the_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("gdacli.cleanliness._ROWS_AT_ONCE", 7)
     train, split = IMAGES[:60], IMAGES[100:120].copy()
     brighter = (train * 0.8 + 40).astype(np.uint8)
     split[:6] = brighter[:6]
