@@ -158,6 +158,16 @@ def error_interval(wrong: np.ndarray) -> Interval | None:
     return bootstrap_error(wrong, _rng())
 
 
+def errors_without(
+    predictions: Mapping[str, Predictions], labels: np.ndarray, rows: Collection[int]
+) -> dict[str, float]:
+    """Return each arm's mean error in % without some images; nothing if there are none, or no others."""
+    kept = np.setdiff1d(np.arange(len(labels)), list(rows))
+    if len(kept) in (0, len(labels)):
+        return {}
+    return {name: float(100 * (each.classes[:, kept] != labels[kept]).mean()) for name, each in predictions.items()}
+
+
 def pair_arms(settings: Mapping[str, Mapping[str, Any]], originals: Collection[str]) -> dict[str, list[str]]:
     """Say which arms are compared with which reference: reference -> arms.
 

@@ -16,9 +16,10 @@ from gdacli.metrics import Estimate, estimate
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
-from gdacli.wording import capitalised, in_words, points
+from gdacli.wording import capitalised, in_words, points, signed
 
 _CONFUSIONS = 10
+_UNTRAINED = 0.75  # of a guess's error
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Report:
     cleanliness: Cleanliness
     copies: dict[str, list[tuple[Picture, Picture]]]
     """The first pairs of what `cleanliness` has found, by what was compared."""
+    without_copies: dict[str, float]
+    """Each arm's error without the images of the split that are copies of a train image; empty if none is."""
     robustness: list[Robustness]
     """One per model; empty if it was not measured."""
     gradient_variance: dict[str, list[GradientRow]]
@@ -112,7 +115,7 @@ class Report:
         found = [(name, by_arm[self.main_arm]) for name, by_arm in self.comparisons.items() if self.main_arm in by_arm]
         if self.main_arm is None or not found:
             return "Nothing can be said: it takes an arm with synthetic images, and one without, or upsample or random."
-        reference, comparison = found[0]
+        (reference, comparison), *controls = found
         ours, theirs = self.arm(self.main_arm), self.arm(reference)
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
         if ours.effort.updates != theirs.effort.updates:
@@ -126,7 +129,9 @@ class Report:
             answer = f"Yes, {self.main_arm} helped{where}"
         else:
             answer = f"No, {self.main_arm} did harm{where}"
-        return f"{answer}: {errors}. {capitalised(in_words(comparison))}."
+        others = [f"against {name}: {_verdict(each)}" for name, each in controls]
+        beside = f" {capitalised('; '.join(others))}." if others else ""
+        return f"{answer}: {errors}. {capitalised(in_words(comparison))}.{beside}"
 
     def headlines(self) -> list[str]:
         """Say in plain words how each arm compares with each reference."""
@@ -154,15 +159,35 @@ class Report:
             chosen.append(
                 "The same images have chosen the epochs (train.checkpoint: best): every error here is a little too low."
             )
+        empty = [
+            name
+            for name, *errors in zip(self.class_names, *(arm.class_errors for arm in self.arms), strict=True)
+            if np.isnan(errors).all()
+        ]
+        lacking = f"No {self.split} image is of class {', '.join(empty)}: figures over classes leave it out."
         return [
+            *([warning] if (warning := self.about_probe()) else []),
             updates,
             *([said] if own else []),
             f"The 95 % interval over seeds covers other trainings on these very {self.split} images (Student's t, "
             f"{self.num_seeds}); the one over seeds and images covers "
             "other images of the same kind too (bootstrap). P-values are of the paired t-test over seeds, corrected "
             "for the number of arms that are compared with the same reference (Holm).",
+            *([lacking] if empty else []),
             *chosen,
         ]
+
+    def about_probe(self) -> str | None:
+        """Warn of a probe that has learned hardly anything by the separation epoch; None if it has."""
+        epoch = self.probe_curve["epoch"].index(self.selection["separation_epoch"])
+        error, guess = self.probe_curve["error"][epoch], 100 * (1 - 1 / len(self.class_names))
+        if error < _UNTRAINED * guess:
+            return None
+        return (
+            f"WARNING: the probe is hardly better than a guess ({error:.0f} % train error at its separation epoch, a "
+            f"guess has {guess:.0f} %): what was selected, and every figure by its features, says little. Raise "
+            "probe.epochs, or lower probe.batch_size or probe.lr."
+        )
 
     def left_out(self) -> str:
         """Say how many synthetic images no arm trains on, and why."""
@@ -183,7 +208,11 @@ class Report:
 
     def about_copies(self) -> dict[str, str]:
         """Say in a sentence each what was found of copies, by what was compared."""
-        return about_copies(self.cleanliness, self.split)
+        said = about_copies(self.cleanliness, self.split)
+        if self.without_copies:
+            errors = ", ".join(f"{name} {points(error)} %" for name, error in self.without_copies.items())
+            said["split_train"] += f" The errors without them: {errors}."
+        return said
 
     def corrupted(self) -> list[tuple[str, Estimate, Estimate]]:
         """Return each arm's error over seeds on the chosen images as they are, and on corrupted ones."""
@@ -259,6 +288,12 @@ class Report:
             for arm in self.arms
         }
         return _finite({"arms": arms, "num_seeds": len(self.seeds)})
+
+
+def _verdict(comparison: Comparison) -> str:
+    if not comparison.told:
+        return f"it cannot be told ({signed(comparison.difference.mean)} points)"
+    return f"{abs(comparison.difference.mean):.2f} points {'lower' if comparison.difference.mean < 0 else 'higher'}"
 
 
 def _finite(value: Any) -> Any:

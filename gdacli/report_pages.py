@@ -18,6 +18,10 @@ from gdacli.thumbnails import data_uri
 from gdacli.wording import between, change, ends, p_value, points, seeds, signed, spread, table
 
 _PIXELATED_BELOW = 64
+_ABOUT_COMPARISONS = (
+    "Points of error, paired by seed: negative is better. Effect size: Hedges' g. Seeds needed: with how many a "
+    "difference like this would be told, four times in five."
+)
 
 
 def render_markdown(report: Report) -> str:
@@ -35,6 +39,7 @@ def render_markdown(report: Report) -> str:
             row = [name, reference, signed(each.difference.mean), between(each.difference), ends(each.interval)]
             row += [points(each.effect_size) if each.effect_size is not None else "-", p_value(each.difference.p_value)]
             compared.append([*row, p_value(each.corrected_p), seeds(each.seeds_needed)])
+    what = [f"- {arm.name}: {arm.description}" for arm in report.arms]
     lines = [
         f"**{report.headline()}**",
         "",
@@ -43,8 +48,10 @@ def render_markdown(report: Report) -> str:
         "",
         *table(arms),
         "",
-        *([*table(compared), ""] if len(compared) > 1 else []),
-        *([*table(_quality_rows(report.pool)), ""] if report.pool else []),
+        *what,
+        "",
+        *([*table(compared), "", _ABOUT_COMPARISONS, ""] if len(compared) > 1 else []),
+        *([*table(_quality_rows(report.pool)), "", _about_quality(report.pool), ""] if report.pool else []),
         *([*table(_corrupted_rows(report)), ""] if report.robustness else []),
         *[f"- {line}" for line in report.caveats()],
         *[f"- {line}" for line in report.about_copies().values()],
@@ -52,6 +59,14 @@ def render_markdown(report: Report) -> str:
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _about_quality(pool: PoolEvidence) -> str:
+    return (
+        f"Synthetic images beside those that they were made of, by features of {pool.features}: Fréchet and KID, lower "
+        "is nearer; the next four, higher is better; diversity and distance from the source, in units of the features; "
+        f"labels found by {pool.judge}, which was trained on real images alone."
+    )
 
 
 def _corrupted_rows(report: Report) -> list[list[str]]:

@@ -199,9 +199,7 @@ def _choice(result: Mapping[str, Any]) -> list[str]:
     ]
     if as_good:
         which = "any other arm" if len(as_good) == len(arms) - 1 else ", ".join(as_good)
-        lines.append(
-            f"it is NOT significantly better than {which}: more seeds (--seeds) may tell, or take the cheapest"
-        )
+        lines.append(f"it is NOT significantly better than {which}: more seeds (--seeds) may tell")
     else:
         lines.append("it is significantly better than every other arm")
     lines.append(
@@ -209,6 +207,10 @@ def _choice(result: Mapping[str, Any]) -> list[str]:
     )
     if best == REFERENCE:
         return [*lines, "nothing to take over: no arm did better than the original images"]
+    if REFERENCE in as_good:
+        lines.append(
+            f"no arm is shown to beat {REFERENCE}: keep it until more seeds tell, unless you have another reason"
+        )
     settings = f" (found with {', '.join(result['overrides'])})" if result["overrides"] else ""
     lines.append(f"to take it over, in params.yaml under arms, and {best} in compare.arms{settings}:")
     return [*lines, *(f"  {name}: {_flow(arm)}" for name, arm in result["take_over"].items())]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdacli.arm_results import Comparison, Effort, Predictions, arm_result, compare_arms, pair_arms
+from gdacli.arm_results import Comparison, Effort, Predictions, arm_result, compare_arms, errors_without, pair_arms
 from gdacli.metrics import error_rate, paired_difference
 
 EFFORT = Effort(10, 320, 32)
@@ -75,6 +75,12 @@ def test_an_arm_is_compared_with_references_that_train_as_it_does():
     }
     assert pair_arms({"plain": {}, "more": {}}, ["plain"]) == {"plain": ["more"]}
     assert pair_arms({"targeted": {}}, []) == {}
+
+
+def test_errors_without_some_images():
+    predictions = {"a": guesses(LABELS, [30, 60])}
+    assert errors_without(predictions, LABELS, range(20)) == {"a": pytest.approx(100 * (10 + 40) / 560)}
+    assert errors_without(predictions, LABELS, []) == errors_without(predictions, LABELS, range(300)) == {}
 
 
 def test_nothing_to_compare_with_is_no_comparison():

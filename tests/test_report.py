@@ -80,13 +80,14 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
             "arms": {"targeted": {"count": 3, "share": 0.3, "per_class": {"a<b": 0.2, "c": 0.4}}},
         },
         curves={each.name: curve for each in arms},
-        probe_curve={"epoch": [1.0, 2.0], "error": [50.0, 40.0], "batch_error": [60.0, 45.0]},
+        probe_curve={"epoch": [1.0, 2.0], "error": [changes.get("probe", 20.0), 40.0], "batch_error": [60.0, 45.0]},
         gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
         dropped_images=[Picture("d", "min_confidence", image)],
         neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
         pool=None,
         cleanliness=CLEANLINESS,
         copies={"split_train": [(Picture("t", "exact", image), Picture("k", "exact", image))], "within_train": []},
+        without_copies={},
         robustness=[],
         gradient_variance={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
@@ -332,6 +333,39 @@ def test_what_was_found_of_copies_is_said_and_shown():
         assert sentence in Page(render_html(found)).text
         assert sentence in render_markdown(found)
     assert "which is like k" in [image["alt"] for image in Page(render_html(found)).images]
+
+
+def test_errors_without_copied_images_are_said():
+    found = replace(report(CLEAR), without_copies={"original": 5.0, "targeted": 4.05})
+    assert found.about_copies()["split_train"].endswith(" The errors without them: original 5.00 %, targeted 4.05 %.")
+    assert "The errors without them" not in report(CLEAR).about_copies()["split_train"]
+
+
+def test_the_headline_goes_on_with_the_controls():
+    three = report({"original": CLEAR["original"], "random": [5.0, 5.3, 5.1], "targeted": CLEAR["targeted"]})
+    random = {"random": {"targeted": comparison(CLEAR["targeted"], [5.0, 5.3, 5.1])}}
+    told = replace(three, comparisons=three.comparisons | random).headline()
+    assert told.endswith(", 3 seeds). Against random: 1.03 points lower.")
+    same = {"random": {"targeted": comparison(CLEAR["targeted"], [4.2, 4.0, 4.1])}}
+    open_ = replace(three, comparisons=three.comparisons | same).headline()
+    assert open_.endswith(" Against random: it cannot be told (+0.00 points).")
+
+
+def test_a_probe_that_has_learned_nothing_is_warned_of():
+    assert "WARNING" not in render_markdown(report(CLEAR, probe=20.0))
+    assert "WARNING: the probe is hardly better than a guess (45 % train error" in render_markdown(
+        report(CLEAR, probe=45.0)
+    )
+    assert "WARNING: the probe" in render_html(report(CLEAR, probe=45.0))
+
+
+def test_classes_without_images_are_named():
+    known = report(CLEAR)
+    arms = [replace(each, class_errors=[1.0, float("nan")]) for each in known.arms]
+    assert "No test image is of class c: figures over classes leave it out." in render_markdown(
+        replace(known, arms=arms)
+    )
+    assert "figures over classes" not in render_markdown(known)
 
 
 def test_errors_on_corrupted_images_are_means_over_corruptions_and_seeds():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 
-from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms, pair_arms
+from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms, errors_without, pair_arms
 from gdacli.arms import Arm
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.checksums import verify_folder
@@ -124,6 +124,7 @@ def run(params: Params) -> dict[str, Any]:
         pool=_judge_pool(params, arms, prepared, pool, model, device) if pool["key"] else None,
         cleanliness=cleanliness,
         copies=copies_side_by_side(cleanliness, prepared, split, pool),
+        without_copies=errors_without(predictions, labels, [pair.row for pair in cleanliness.split_train.pairs]),
         robustness=_robustness(params, images, keys, labels),
         gradient_variance=_gradient_variance(params, prepared, device),
         suspects=suspects(prepared),
@@ -328,8 +329,9 @@ def _seconds(arm: str, seeds: list[int]) -> float | None:
 
 
 def _main_arm(arms: dict[str, Arm]) -> str | None:
-    """Return the arm that the headline is about: `targeted`, or else the first one whose choice is the method's."""
+    """Return the arm that the headline is about: `targeted`, else one of chosen images, of any, of copies."""
     made = [name for name, arm in arms.items() if arm.add in ("synthetic", "sampled")]
+    made = made or [name for name, arm in arms.items() if arm.add]
     chosen = [name for name in made if arms[name].select not in (None, "all", "random")]
     return next((name for name in ("targeted", *chosen, *made) if name in made), None)
 
