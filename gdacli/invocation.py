@@ -115,8 +115,11 @@ def _write_metrics(name: str, result: dict[str, Any], seconds: float) -> None:
 
 
 def show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    """Print a result."""
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result), flush=True)
+    """Print a result; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
 
 
 def guard(work: Callable[[], None], debug: bool) -> None:

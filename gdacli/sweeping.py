@@ -108,7 +108,7 @@ def _sweep(
     given = {override.partition("=")[0].removeprefix("evaluate.") for override in overrides}
     cheap = {key: value for key, value in _CHEAP.items() if key not in given}
     own["evaluate"] = {**own.get("evaluate", {}), **cheap, "split": split}
-    folder = SWEEPS / name
+    folder = SWEEPS / (name if split == "validation" else f"{name}-{split}")
     _make_project(folder, own, [SOURCE, PROBE, GENERATOR])
     results: dict[str, Any] = {}
     with contextlib.chdir(folder):

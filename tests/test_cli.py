@@ -12,6 +12,7 @@ import pytest
 from conftest import Project, invoke
 
 from gdacli import __version__
+from gdacli.invocation import show
 
 GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = (
@@ -150,3 +151,12 @@ def test_versions_of_a_project_are_checked_and_taken_over(project):
 def test_it_runs_as_a_module_and_installs_a_command():
     assert subprocess.run([*GDACLI, "--help"], capture_output=True, check=True).stdout
     assert (Path(sys.executable).parent / "gdacli").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        show({"long": "x" * 10**6}, str, as_json=True)
+        monkeypatch.undo()

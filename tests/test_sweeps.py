@@ -182,7 +182,7 @@ def test_on_the_test_split_it_chooses_nothing(swept):
     assert "on the test split: to reproduce a table, not to choose" in outcome.stdout
     assert "best" not in outcome.stdout
     assert [line.split()[0] for line in outcome.stdout.splitlines()[4:7]] == ["original", "upsample_k2", "targeted_k2"]
-    result = json.loads((swept.folder / "sweeps/k/sweep.json").read_text())
+    result = json.loads((swept.folder / "sweeps/k-test/sweep.json").read_text())
     assert (result["split"], "best" in result, "take_over" in result) == ("test", False, False)
 
 

@@ -336,7 +336,9 @@ def _verdict(compared: dict[str, Any], difference: Difference, num_arms: int) ->
         why = "one seed has no spread" if difference.num == 1 else "the seeds do not vary"
         return f"A has {points} in {seeds}; whether it is chance cannot be told, for {why}."
     chance = f"p = {p_value(difference.p_value)}"
-    if num_arms > 1:
+    if num_arms == 1:
+        chance += " of one comparison"
+    else:
         chance += f", corrected for {num_arms} comparisons (Holm) {p_value(compared['corrected_p'])}"
     if compared["told"]:
         return f"A has {points} ({chance}; {seeds})."

@@ -144,7 +144,8 @@ def run(params: Params) -> dict[str, Any]:
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
         write_tables(folder, report)
     write_plots(PLOTS, report)
-    return report.to_metrics() | {"run": {"training_seconds": {name: _seconds(name, seeds) for name in arms}}}
+    run = {"headline": report.headline(), "results": str(EVALUATION / "results.json")}
+    return report.to_metrics() | {"run": {**run, "training_seconds": {name: _seconds(name, seeds) for name in arms}}}
 
 
 def summary(result: dict[str, Any]) -> str:
