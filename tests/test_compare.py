@@ -96,7 +96,8 @@ def test_it_says_in_words_what_was_found(tmp_path):
     assert "Training: A 600 updates, 9,600 images seen; B 600 updates" in told
     assert "note:" not in told
     untold = words("random", "original")
-    assert "no significant difference (p = 0.67 of one comparison; seeds 0, 1, 2); about 97 seeds would tell one of this size" in untold
+    assert "no significant difference (p = 0.67 of one comparison; seeds 0, 1, 2)" in untold
+    assert "; about 97 seeds would tell one of this size" in untold
     assert "note: random against original: A and B differ in updates" in untold
     assert "the same error in seeds 0, 1, 2" in words("original", "original")
     assert "A has 0.50 points higher error than B in seeds 0, 1, 2; whether it is chance cannot be told, for the" in (
