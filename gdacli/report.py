@@ -68,6 +68,8 @@ class Report:
     num_rejected: int
     """How many of them are in the pool, and so in no mix."""
     provenance: Provenance
+    train: dict[str, Any]
+    """The section `train`, as far as it decides weights; arms may have settings of their own."""
     settings: dict[str, Any]
     best_epochs: bool = False
     """Whether an arm kept the weights of its best epoch on the validation images."""
@@ -268,6 +270,7 @@ class Report:
             "quality": [_finite(asdict(each)) for each in self.pool.quality] if self.pool else [],
             "copies": self.cleanliness.to_metrics(),
             "robustness": [each.to_json() for each in self.robustness],
+            "train": self.train,
             "provenance": asdict(self.provenance),
         }
 

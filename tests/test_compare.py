@@ -23,7 +23,11 @@ ORIGINAL, TARGETED, RANDOM = [20, 26, 22], [11, 15, 14], [19, 27, 23]
 
 
 def write_evaluation(
-    project: Path, arms: dict[str, list[int]], updates: dict[str, int] | None = None, **changes: object
+    project: Path,
+    arms: dict[str, list[int]],
+    updates: dict[str, int] | None = None,
+    lr: float | None = None,
+    **changes: object,
 ) -> None:
     """Write the predictions of `gdacli evaluate`: the model of a seed is wrong on its first images."""
     folder = project / "data/evaluation"
@@ -41,7 +45,7 @@ def write_evaluation(
     if "sam" in efforts:
         efforts["sam"] = {"effort": {**efforts["sam"], "settings": {"optimizer": "sam"}}}
     efforts["original"] = {"effort": efforts["original"]}  # as it is written now; older revisions have it flat
-    write_json(folder / "results.json", {"arms": efforts})
+    write_json(folder / "results.json", {"arms": efforts} | ({"train": {"lr": lr}} if lr else {}))
 
 
 def compare(project: Path, *arguments: str) -> Outcome:
@@ -193,12 +197,12 @@ def test_revisions_are_read_through_dvc_and_the_workspace_stays(tmp_path, monkey
     set_up_git(tmp_path)
     call("dvc init --quiet")
     call("dvc config core.analytics false")
-    write_evaluation(tmp_path, {"original": ORIGINAL, "targeted": RANDOM, "upsample": RANDOM})
+    write_evaluation(tmp_path, {"original": ORIGINAL, "targeted": RANDOM, "upsample": RANDOM}, lr=0.1)
     call("dvc add --quiet data/evaluation")
     call("git add --all")
     call("git commit --quiet --message first")
     call("git tag v1.0")
-    write_evaluation(tmp_path, {"original": [21, 26, 23], "targeted": TARGETED, "flood": RANDOM})
+    write_evaluation(tmp_path, {"original": [21, 26, 23], "targeted": TARGETED, "flood": RANDOM}, lr=0.2)
     state = call("git status --short"), (tmp_path / "data/evaluation/predictions.parquet").read_bytes()
 
     result = compared(tmp_path, "workspace", "v1.0")
@@ -206,7 +210,8 @@ def test_revisions_are_read_through_dvc_and_the_workspace_stays(tmp_path, monkey
     p_values = [each["error"]["difference"]["p_value"] for each in result["comparisons"]]
     assert [each["corrected_p"] for each in result["comparisons"]] == holm(p_values)
     assert p_values[1] == pytest.approx(stats.ttest_rel(TARGETED, RANDOM).pvalue)
-    assert result["notes"] == ["flood, upsample not in both and left out"]
+    other = "A and B were trained with other settings too (lr), which a difference may come from"
+    assert result["notes"] == ["flood, upsample not in both and left out", f"original: {other}", f"targeted: {other}"]
     page = commands(ROOT / "docs/comparison.md")
     assert len(page) == 4
     for command in page:

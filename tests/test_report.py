@@ -96,6 +96,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         rejects={"l_s0800_v0": {"key": "l_s0800_v0"}},
         num_rejected=1,
         provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {"targeted-0": "w" * 64}, ["cpu"]),
+        train={"lr": 0.1},
         settings={"generate": {"solver": "ddpm"}},
     )
 

@@ -51,6 +51,8 @@ class _Evaluation:
     """Arm -> seed -> run."""
     results: dict[str, Any]
     """Arm -> figures."""
+    train: dict[str, Any] | None
+    """The section `train`, as far as it decides weights; None of older evaluations."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def run(a: str, b: str) -> dict[str, Any]:
                 f"{_label(arm_a, arm_b)}: A and B differ in updates or images seen, so a gain may come from longer "
                 "training, not from better data"
             )
-        if of_a is of_b and (others := differing(_settings(of_a, arm_a), _settings(of_b, arm_b))):
+        known = of_a is of_b or (of_a.train is not None and of_b.train is not None)
+        if known and (others := differing(_settings(of_a, arm_a), _settings(of_b, arm_b))):
             notes.append(
                 f"{_label(arm_a, arm_b)}: A and B were trained with other settings too ({', '.join(others)}), which a "
                 "difference may come from"
@@ -219,7 +222,8 @@ def _read(folder: Path, name: str) -> _Evaluation:
     if not runs:
         raise GdaError(f"{name} holds no predictions: evaluate at least one arm")
     results = folder / "results.json"
-    return _Evaluation(runs, read_json(results).get("arms", {}) if results.exists() else {})
+    figures = read_json(results) if results.exists() else {}
+    return _Evaluation(runs, figures.get("arms", {}), figures.get("train"))
 
 
 def _pairs(a: _Operand, of_a: _Evaluation, b: _Operand, of_b: _Evaluation) -> tuple[list[tuple[str, str]], list[str]]:
@@ -273,8 +277,8 @@ def _effort(of: _Evaluation, arm: str) -> dict[str, int] | None:
 
 
 def _settings(of: _Evaluation, arm: str) -> dict[str, Any]:
-    """Return what an arm was trained with in place of the section `train`; nothing of older evaluations."""
-    return of.results.get(arm, {}).get("effort", {}).get("settings", {})
+    """Return what an arm was trained with, as far as the evaluation says it."""
+    return {**(of.train or {}), **of.results.get(arm, {}).get("effort", {}).get("settings", {})}
 
 
 def _differ(a: dict[str, int], b: dict[str, int]) -> bool:

@@ -133,6 +133,7 @@ def run(params: Params) -> dict[str, Any]:
         rejects=rejects,
         num_rejected=len(rejects.keys() & set(pool["key"])),
         provenance=read_provenance(arms, seeds, manifest),
+        train=_without_folders(params.train.of_weights()),
         settings=_settings(params, arms),
         best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
         has_pipeline=Path("dvc.yaml").exists(),
