@@ -174,4 +174,6 @@ def _two_level(values: np.ndarray, rng: np.random.Generator, num_resamples: int)
     mean, standard_error = 100 * by_seed.mean(), 100 * by_seed.std(ddof=1) / math.sqrt(num_seeds)
     means = mean + math.sqrt(share) * (drawn - mean) + student * standard_error
     low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    return float(low), float(high)
+    # The images' chance cannot take the seeds' away, only the rounding of quantiles and draws.
+    half = t.ppf(0.5 + CONFIDENCE / 2, num_seeds - 1) * standard_error
+    return min(float(low), float(mean - half)), max(float(high), float(mean + half))

@@ -76,6 +76,17 @@ def test_the_bootstrap_over_images_that_are_all_alike_is_the_t_interval():
     assert interval == pytest.approx((t_interval.low, t_interval.high), rel=0.01)
 
 
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=5, unique=True))
+def test_the_interval_over_images_too_is_never_the_narrower_one(num_wrong):
+    wrong = np.array([np.arange(80) < num for num in num_wrong])
+    seeds, both = estimate(100 * wrong.mean(1)), bootstrap_error(wrong, np.random.default_rng(0))
+    assert seeds.low is not None
+    assert seeds.high is not None
+    assert both is not None
+    assert both[0] <= seeds.low + 1e-9
+    assert both[1] >= seeds.high - 1e-9
+
+
 def test_the_bootstrap_over_many_seeds_is_the_binomial_of_the_images():
     """Every model is wrong on the same images, but for one more: only the images' chance is left."""
     wrong = np.tile(np.arange(2000) < 100, (40, 1))
