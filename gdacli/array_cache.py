@@ -30,7 +30,7 @@ def cached_arrays(
         problem = f"found {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(sorted(names))}"
     except FileNotFoundError:
         problem = ""
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         problem = " ".join(str(error).split())
     if problem:
         say(f"{path}: damaged ({problem}); it is computed again")

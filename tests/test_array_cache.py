@@ -44,6 +44,18 @@ def test_a_damaged_file_is_named_and_made_again(tmp_path, capsys, kind):
     assert (tmp_path / "abc.npz").read_bytes() == whole
 
 
+def test_no_flipped_bit_gives_other_arrays_or_an_error(tmp_path):
+    arrays = {"radii": np.arange(3.0)}
+    cached_arrays(tmp_path, "abc", {"radii"}, lambda: arrays)
+    whole = (tmp_path / "abc.npz").read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        (tmp_path / "abc.npz").write_bytes(content)
+        found = cached_arrays(tmp_path, "abc", {"radii"}, lambda: arrays)
+        np.testing.assert_array_equal(found["radii"], arrays["radii"])
+
+
 def test_a_file_of_other_arrays_is_made_again(tmp_path, capsys):
     cached_arrays(tmp_path, "abc", {"radii"}, lambda: {"radii": np.ones(2)})
     assert cached_arrays(tmp_path, "abc", {"mean"}, lambda: {"mean": np.zeros(2)}).keys() == {"mean"}
