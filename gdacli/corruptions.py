@@ -30,30 +30,15 @@ SMALLEST_SIDE = 8
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
 
 
-def corrupt(image: np.ndarray, name: str, severity: int, rng: Rng) -> np.ndarray:
-    """Corrupt one image; returns uint8 [3, S, S].
-
-    Args:
-        image: uint8 [3, S, S], S >= 8.
-        name: one of CORRUPTIONS.
-        severity: 1 (mild) to 5.
-        rng: the image's own, for example of `derive_seed("corrupt", seed, key, name, severity)`: the outcome depends on
-            nothing else.
-
-    Raises:
-        ValueError: another name, severity or shape.
-    """
-    return corrupt_batch(image[None], name, severity, [rng])[0]
-
-
 def corrupt_batch(images: np.ndarray, name: str, severity: int, rngs: Sequence[Rng]) -> np.ndarray:
-    """Corrupt images, each as `corrupt` would alone; returns uint8 [N, 3, S, S].
+    """Corrupt images, each as if it were alone; returns uint8 [N, 3, S, S].
 
     Args:
         images: uint8 [N, 3, S, S], S >= 8.
         name: one of CORRUPTIONS.
         severity: 1 (mild) to 5.
-        rngs: [N], one per image.
+        rngs: [N], each image's own, for example of `derive_seed("corrupt", seed, key, name, severity)`: what becomes of
+            it depends on nothing else.
 
     Raises:
         ValueError: another name, severity, shape or number of generators.

@@ -9,7 +9,7 @@ from scipy import ndimage
 from sklearn.datasets import load_sample_image
 
 from gdacli.corruption_constants import CIFAR, IMAGENET
-from gdacli.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupt_batch, scaled_constants
+from gdacli.corruptions import CORRUPTIONS, SEVERITIES, corrupt_batch, scaled_constants
 from gdacli.textures import frost_texture, plasma
 
 NOT_MONOTONE = {  # as published
@@ -18,6 +18,11 @@ NOT_MONOTONE = {  # as published
     "frost": "the weights of severities 3 to 5 are nearly the same",
     "pixelate": "of a side of 32: 30 and 28 squares cost the same",
 }
+
+
+def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt one image."""
+    return corrupt_batch(image[None], name, severity, [rng])[0]
 
 
 def photos(num: int, side: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdacli import robustness
-from gdacli.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from gdacli.corruptions import CORRUPTIONS, SEVERITIES, corrupt_batch
 from gdacli.errors import GdaError
 from gdacli.loading import ImageSource, InMemory
 from gdacli.models import Classifier, create_model
@@ -19,6 +19,11 @@ from gdacli.training import predict
 NUM = 10
 KEYS = [f"image-{number}" for number in range(NUM)]
 LABELS = np.arange(NUM) % 3
+
+
+def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt one image."""
+    return corrupt_batch(image[None], name, severity, [rng])[0]
 
 
 @pytest.fixture(autouse=True)
