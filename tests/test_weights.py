@@ -92,9 +92,7 @@ def test_processes_that_begin_together_download_once_and_sweep_what_a_killed_one
     found.unlink()
     left = found.with_name(f".tmp-{found.name}-0123abcd")
     left.write_bytes(CONTENT[:1000])
-    threads = [
-        threading.Thread(target=locate_file, args=(f"{address}/base.pt", "generate.model")) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=locate_file, args=(f"{address}/base.pt", "generate.model")) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
