@@ -1,6 +1,6 @@
 """Where a pretrained model's files are, and what identifies them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gdacli.artifacts import sha256_file
@@ -8,22 +8,25 @@ from gdacli.errors import GdaError
 from gdacli.rng import digest
 
 PIN = "model.json"
-"""Written by `gdacli fit` for a pretrained model: its name, revision and hash."""
+"""Written by `gdacli fit`: the files that the settings name, where they were found, and their hashes."""
 
-PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 """The files of a model in diffusers' layout."""
 
 SINGLE = ["*.json", "*.txt", "*.safetensors"]
 """The files of a model in transformers' layout."""
 
+_FILES = {"model": PIPELINE, "lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
+"""Of each of `generators.FILES`: what is taken where it is a folder or a repository of the Hub."""
+
 _UNWANTED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
 
 
 def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
-    """Return the folder of a model: itself, or what the Hub's cache holds, downloaded if need be.
+    """Return where a model's files are: the folder or the file itself, or what the Hub's cache holds, or gets now.
 
     Args:
-        model: a local folder or a Hub id.
+        model: a local folder or file, or a Hub id.
         revision: of the Hub id; None is its newest.
         key: of params.yaml, for messages.
         files: PIPELINE or SINGLE.
@@ -32,7 +35,7 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
         GdaError: neither a folder, nor in the cache, nor reachable.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         return folder
     if folder.is_absolute() or model.startswith("."):
         raise GdaError(f"{key}: {folder} does not exist here: name a folder that this machine sees, or a Hub id")
@@ -49,8 +52,55 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
         ) from error
 
 
+def pin_files(files: Mapping[str, str], revision: str | None) -> dict[str, dict[str, str | None]]:
+    """Return what `model.json` says of the files that a backend's settings name.
+
+    Args:
+        files: option -> a folder, a file or a Hub id.
+        revision: of the model, where that is a Hub id.
+
+    Raises:
+        GdaError: one cannot be had.
+    """
+    pins: dict[str, dict[str, str | None]] = {}
+    for option, name in files.items():
+        wanted = revision if option == "model" else None
+        path = locate(name, wanted, f"generate.{option}", _FILES[option])
+        commit = path.name if path.parent.name == "snapshots" else None
+        pins[option] = {
+            "name": name,
+            "revision": wanted,
+            "commit": commit,
+            "sha256": weights_digest(path, _FILES[option]),
+        }
+    return pins
+
+
+def locate_pinned(pins: Mapping[str, Mapping[str, str | None]]) -> dict[str, Path]:
+    """Return where the pinned files are on this machine, once they are known to be the pinned ones.
+
+    Raises:
+        GdaError: one is not here or has other bytes.
+    """
+    paths = {}
+    for option, pin in pins.items():
+        name = pin["name"] or ""
+        path = locate(name, pin["commit"] or pin["revision"], f"generate.{option}", _FILES[option])
+        if weights_digest(path, _FILES[option]) != pin["sha256"]:
+            raise GdaError(f"generate.{option}: {path} has other bytes than `gdacli fit` wrote down: run it again")
+        paths[option] = path
+    return paths
+
+
 def weights_digest(folder: Path, files: Sequence[str]) -> str:
-    """Return the hash of a model's files, their names and their bytes; `files` as for `locate`."""
+    """Return the hash of a model's files, their names and their bytes; of one file, of its bytes.
+
+    Args:
+        folder: of `locate`.
+        files: as for `locate`.
+    """
+    if folder.is_file():
+        return sha256_file(folder)
     found = sorted({path for pattern in files for path in folder.glob(pattern)})
     found = [path for path in found if not any(path.relative_to(folder).match(each) for each in _UNWANTED)]
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})

@@ -181,7 +181,7 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             labels = torch.arange(48) % 3
             images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
             made[name] = tmp_path_factory.mktemp(name)
-            backend(name).fit(
+            backend(name, None).fit(
                 images,
                 labels,
                 num_classes=3,
