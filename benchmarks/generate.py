@@ -127,7 +127,7 @@ class Baseline:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         if "sd" in MODELS[name]:
             self._pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-                recipe.model_location[0], torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+                recipe.model, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
             ).to(device)
             self._pipeline.scheduler = DDPMScheduler.from_config(self._pipeline.scheduler.config)
             self._pipeline.set_progress_bar_config(disable=True)

@@ -6,82 +6,108 @@ from typing import Any, Literal
 
 import torch
 
-from gdacli.diffusion import add_noise, denoise, start_timestep, timestep_grid
+from gdacli.diffusion import Estimate, add_noise, denoise
 from gdacli.errors import GdaError
+from gdacli.schedules import Level, Schedule
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "flow"]
+
+Condition = tuple[torch.Tensor, ...]
+"""What a network is told besides x and the time: tensors [B, ...]."""
 
 
 @dataclass(frozen=True)
 class Denoiser:
     """A network with its noise schedule and the settings of a run."""
 
-    network: Callable[..., tuple[torch.Tensor, ...]]
-    """(noisy [B, ...], timesteps int64 [B], condition [B, ...], return_dict=False) -> (prediction [B, ...],)."""
-    alpha_bars: Sequence[float]
-    """Of the timesteps 0 .. T-1."""
+    predict: Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
+    """(x [B, C, ...] at its own scale, times [B], condition) -> prediction [B, C, ...], [B, 2 C, ...] if it learned its
+    variance."""
+    schedule: Schedule
     prediction_type: PredictionType
-    clip: bool
-    """Whether the clean image is known to lie in [-1, 1], so that each estimate of it is clipped there."""
+    threshold: Callable[[torch.Tensor], torch.Tensor] | None
+    """What each estimate of the clean image goes through: `clip` where it is known to lie in [-1, 1]."""
+    learned_variance: bool
     solver: str
     num_inference_steps: int
-    guidance_scale: float
     dtype: torch.dtype
     """The network's; noise and the solver's arithmetic are float32."""
     memory_format: torch.memory_format
 
     def __call__(
-        self, latents: torch.Tensor, condition: torch.Tensor, null: torch.Tensor, strength: float, seeds: Sequence[int]
+        self,
+        latents: torch.Tensor,
+        conditions: Sequence[Condition],
+        guidance: Sequence[float],
+        strength: float,
+        seeds: Sequence[int],
     ) -> torch.Tensor:
         """Noise latents to a strength and denoise them.
 
         Args:
             latents: float32 [B, ...].
-            condition: [B, ...], what the network is told of each row.
-            null: [...], what it is told instead for the unconditional half of guidance.
+            conditions: what the network is told, evaluated as one batch; the last one is the base of guidance.
+            guidance: a scale for each condition before the last: the prediction is that of the base and, times its
+                scale, the difference of each other one from it. No scale: the only condition's own prediction.
             strength: in (0, 1].
             seeds: B seeds in [0, 2**63); a row's noise depends on its own alone.
 
         Returns:
             float32 [B, ...].
 
-        Source: Ho and Salimans 2022, Eq. 6, on the prediction, in the form u + scale (c - u), so that 1 is none.
+        Source: Ho and Salimans 2022, Eq. 6, on the prediction, in the form u + scale (c - u), so that 1 is none; with
+        two scales Brooks et al. 2023, Eq. 3. A learned variance is that of the first condition.
         """
-        grid = timestep_grid(strength, self.num_inference_steps)
-        levels = [self.alpha_bars[t] for t in grid]
-        guided = self.guidance_scale != 1
-        told = torch.cat([condition, null.expand_as(condition)]) if guided else condition
-        timesteps = torch.tensor(grid, device=latents.device)[:, None].repeat(1, len(told))
+        levels = self.schedule.levels(strength, self.num_inference_steps)
+        told = tuple(torch.cat(parts) for parts in zip(*conditions, strict=True))
+        times = torch.tensor([level.time for level in levels], device=latents.device)
+        times = times[:, None].repeat(1, len(latents) * len(conditions))
         draw_noise = seeded_noise(latents, seeds)
 
-        def predict_clean(x: torch.Tensor, index: int) -> torch.Tensor:
-            noisy = x.to(self.dtype).contiguous(memory_format=self.memory_format)
-            noisy = torch.cat([noisy, noisy]) if guided else noisy
-            prediction = self.network(noisy, timesteps[index], told, return_dict=False)[0].float()
-            if guided:
-                conditional, unconditional = prediction.chunk(2)
-                prediction = unconditional + self.guidance_scale * (conditional - unconditional)
-            signal, noise = levels[index] ** 0.5, (1 - levels[index]) ** 0.5
-            if self.prediction_type == "v_prediction":
-                clean = signal * x - noise * prediction  # Salimans and Ho 2022, section 4
-            else:
-                clean = (x - noise * prediction) / signal
-            return clean.clamp(-1, 1) if self.clip else clean
+        def estimate(x: torch.Tensor, index: int) -> Estimate:
+            level = levels[index]
+            noisy = (level.scale * x).to(self.dtype).contiguous(memory_format=self.memory_format)
+            output = self.predict(torch.cat([noisy] * len(conditions)), times[index], told).float()
+            prediction, variance = output.chunk(2, 1) if self.learned_variance else (output, None)
+            *others, base = prediction.chunk(len(conditions))
+            shifts = [scale * (other - base) for scale, other in zip(guidance, others, strict=True)]
+            clean = self._clean(x, sum(shifts, start=base), level)
+            if self.threshold is not None:
+                clean = self.threshold(clean)
+            return clean, None if variance is None else variance[: len(x)]
 
         with torch.inference_mode():
-            x = add_noise(latents, levels[0], draw_noise())
-            return denoise(x, levels, predict_clean, draw_noise, self.solver)
+            x = add_noise(latents, levels[0].alpha_bar, draw_noise())
+            return denoise(x, [level.alpha_bar for level in levels], estimate, draw_noise, self.solver)
 
     def describe(self, strength: float) -> dict[str, Any]:
         """Return what a sample's json says of the loop."""
-        start = start_timestep(strength)
+        levels = self.schedule.levels(strength, self.num_inference_steps)
         return {
-            "start_timestep": start,
-            "num_steps": len(timestep_grid(strength, self.num_inference_steps)),
-            "alpha_bar": round(self.alpha_bars[start], 6),
+            "start_timestep": levels[0].time,
+            "num_steps": len(levels),
+            "alpha_bar": round(levels[0].alpha_bar, 6),
             "solver": self.solver,
-            "guidance_scale": float(self.guidance_scale),
         }
+
+    def _clean(self, x: torch.Tensor, prediction: torch.Tensor, level: Level) -> torch.Tensor:
+        """Return the x_0 that a prediction means."""
+        signal, noise = level.alpha_bar**0.5, (1 - level.alpha_bar) ** 0.5
+        if self.prediction_type == "v_prediction":
+            return signal * x - noise * prediction  # Salimans and Ho 2022, section 4
+        if self.prediction_type == "flow":  # prediction: eps - x_0, along x at its own scale
+            return level.scale * (x - noise * prediction)
+        return (x - noise * prediction) / signal
+
+
+def classifier_free(condition: Condition, null: Condition, scale: float) -> tuple[list[Condition], list[float]]:
+    """Return conditions and guidance for a `Denoiser`; scale 1 evaluates no unconditional half."""
+    return ([condition], []) if scale == 1 else ([condition, null], [scale])
+
+
+def clip(clean: torch.Tensor) -> torch.Tensor:
+    """Clip an estimate of the clean image to [-1, 1]."""
+    return clean.clamp(-1, 1)
 
 
 def seeded_noise(like: torch.Tensor, seeds: Sequence[int]) -> Callable[[], torch.Tensor]:

@@ -1,7 +1,6 @@
-"""Noise schedules and solvers: from a strength to the timesteps it means, and from noise back to an image.
+"""Noise and solvers: from an image to a noise level, and from there back to an image.
 
-Notation: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, timesteps t = 0 .. T-1; clean images have
-alpha_bar 1.
+Notation: x = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps; clean images have alpha_bar 1.
 """
 
 from __future__ import annotations
@@ -14,71 +13,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-NUM_TRAIN_TIMESTEPS = 1000
-
-
-def num_denoising_steps(strength: float, num_inference_steps: int) -> int:
-    """Return how many steps a strength takes when strength 1 takes `num_inference_steps`; 0 means: too small.
-
-    >>> num_denoising_steps(0.5, 100), num_denoising_steps(0.29, 100), num_denoising_steps(0.001, 25)
-    (50, 29, 0)
-    """
-    return math.floor(strength * num_inference_steps + 0.5)
-
-
-def start_timestep(strength: float) -> int:
-    """Return the timestep to which a strength (the paper's t*/T) noises an image: 1 is T - 1, almost pure noise.
-
-    >>> start_timestep(1.0), start_timestep(0.5)
-    (999, 499)
-    """
-    return max(0, round(strength * NUM_TRAIN_TIMESTEPS) - 1)
-
-
-def timestep_grid(strength: float, num_inference_steps: int) -> list[int]:
-    """Return the decreasing timesteps at which the model is evaluated, the first being exactly `start_timestep`.
-
-    They are evenly spaced and end one spacing above the clean image ("trailing" spacing: Lin et al. 2024, Table 2),
-    so that a strength means the same noise for every solver and number of steps.
-
-    Raises:
-        ValueError: the strength means no step.
-
-    >>> timestep_grid(0.5, 10)
-    [499, 399, 299, 199, 99]
-    """
-    steps = num_denoising_steps(strength, num_inference_steps)
-    if steps == 0:
-        raise ValueError(f"strength {strength} of {num_inference_steps} steps is no denoising step")
-    top = start_timestep(strength) + 1
-    return [round(top * (steps - i) / steps) - 1 for i in range(steps)]
-
-
-def cosine_alpha_bars() -> list[float]:
-    """Return alpha_bar of the T timesteps of the cosine schedule.
-
-    Source: Nichol and Dhariwal 2021, Eq. 17, betas clipped at 0.999; diffusers calls it `squaredcos_cap_v2`.
-    """
-
-    def level(t: float) -> float:
-        return math.cos((t / NUM_TRAIN_TIMESTEPS + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    alpha_bars, product = [], 1.0
-    for t in range(NUM_TRAIN_TIMESTEPS):
-        product *= 1 - min(1 - level(t + 1) / level(t), 0.999)
-        alpha_bars.append(product)
-    return alpha_bars
-
 
 def add_noise(x: torch.Tensor, alpha_bar: float, noise: torch.Tensor) -> torch.Tensor:
     """Noise clean images [B, ...] to a level: sqrt(alpha_bar) x + sqrt(1 - alpha_bar) noise."""
     return math.sqrt(alpha_bar) * x + math.sqrt(1 - alpha_bar) * noise
 
 
+Estimate = tuple["torch.Tensor", "torch.Tensor | None"]
+"""A model's x_0, [B, ...], and where it put the log variance between its bounds: [B, ...], -1 is the lower; or None."""
+
+
 def denoise(
     x: torch.Tensor,
     alpha_bars: Sequence[float],
-    predict_clean: Callable[[torch.Tensor, int], torch.Tensor],
+    estimate: Callable[[torch.Tensor, int], Estimate],
     draw_noise: Callable[[], torch.Tensor],
     solver: str,
 ) -> torch.Tensor:
@@ -86,9 +34,9 @@ def denoise(
 
     Args:
         x: [B, ...], noised to `alpha_bars[0]`.
-        alpha_bars: increasing noise levels of the grid, below 1; the clean image is added as the last.
-        predict_clean: (x, index in the grid) -> the model's x_0, one evaluation.
-        draw_noise: standard normal noise of x's shape, a fresh one each call (`ddpm`).
+        alpha_bars: increasing noise levels of the grid, in [0, 1); the clean image is added as the last.
+        estimate: (x, index in the grid) -> what the model makes of it, one evaluation.
+        draw_noise: standard normal noise of x's shape, a fresh one each call (`ddpm`, `lcm`).
         solver: a key of SOLVERS.
 
     Returns:
@@ -97,26 +45,37 @@ def denoise(
     step, previous = SOLVERS[solver], None
     levels = [*alpha_bars, 1.0]
     for index, (now, then) in enumerate(pairwise(levels)):
-        clean = predict_clean(x, index)
+        clean, variance = estimate(x, index)
         before = (previous, levels[index - 1]) if previous is not None else None
-        x, previous = step(x, clean, now, then, before, draw_noise), clean
+        x, previous = step(x, clean, variance, now, then, before, draw_noise), clean
     return x
 
 
-def _ddpm(x, clean, now, then, before, draw_noise):
-    """Ancestral sampling: Ho et al. 2020, Eq. 7, on a respaced grid; sigma^2 is the posterior variance."""
+def _ddpm(x, clean, variance, now, then, before, draw_noise):
+    """Ancestral sampling: Ho et al. 2020, Eq. 7, on a respaced grid; sigma^2 is the posterior variance.
+
+    A learned variance lies between that and beta: Nichol and Dhariwal 2021, Eq. 15. With a fixed one these are also
+    the steps of the sampler known as Euler ancestral.
+    """
     alpha = now / then
     mean = math.sqrt(then) * (1 - alpha) / (1 - now) * clean + math.sqrt(alpha) * (1 - then) / (1 - now) * x
-    return mean if then == 1 else mean + math.sqrt((1 - alpha) * (1 - then) / (1 - now)) * draw_noise()
+    if then == 1:
+        return mean
+    posterior = (1 - alpha) * (1 - then) / (1 - now)
+    if variance is None:
+        return mean + math.sqrt(posterior) * draw_noise()
+    share = (variance + 1) / 2
+    log_variance = share * math.log(1 - alpha) + (1 - share) * math.log(posterior)
+    return mean + (0.5 * log_variance).exp() * draw_noise()
 
 
-def _ddim(x, clean, now, then, before, draw_noise):
-    """Deterministic DDIM: Song et al. 2021, Eq. 12 with sigma = 0."""
+def _ddim(x, clean, variance, now, then, before, draw_noise):
+    """Deterministic DDIM: Song et al. 2021, Eq. 12 with sigma = 0; for flow matching the Euler step."""
     eps = (x - math.sqrt(now) * clean) / math.sqrt(1 - now)
     return math.sqrt(then) * clean + math.sqrt(1 - then) * eps
 
 
-def _dpmsolver_2m(x, clean, now, then, before, draw_noise):
+def _dpmsolver_2m(x, clean, variance, now, then, before, draw_noise):
     """DPM-Solver++(2M): Lu et al. 2022, Algorithm 2; the first and the last step are of first order."""
     if then == 1:
         return clean
@@ -128,8 +87,21 @@ def _dpmsolver_2m(x, clean, now, then, before, draw_noise):
     return math.sqrt((1 - then) / (1 - now)) * x - math.sqrt(then) * math.expm1(-width) * target
 
 
+def _lcm(x, clean, variance, now, then, before, draw_noise):
+    """Latent consistency sampling: Luo et al. 2023, Algorithm 3, noise added to each estimate anew.
+
+    Its boundary factors (c_skip, c_out) are 0 and 1 to 3e-5 from timestep 9 on, and left out.
+    """
+    return clean if then == 1 else add_noise(clean, then, draw_noise())
+
+
 def _log_snr(alpha_bar: float) -> float:
-    return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
+    return 0.5 * math.log(alpha_bar / (1 - alpha_bar)) if alpha_bar > 0 else -math.inf
 
 
-SOLVERS: dict[str, Callable[..., torch.Tensor]] = {"ddpm": _ddpm, "ddim": _ddim, "dpmsolver++": _dpmsolver_2m}
+SOLVERS: dict[str, Callable[..., torch.Tensor]] = {
+    "ddpm": _ddpm,
+    "ddim": _ddim,
+    "dpmsolver++": _dpmsolver_2m,
+    "lcm": _lcm,
+}

@@ -27,7 +27,7 @@ from gdacli.recipe import Recipe
 from gdacli.scores import CLIP_SCORE, SCORES, Scorer, load_scorer
 from gdacli.shards import Sample, read_shard
 from gdacli.store import Environment, ImageStore, Taken
-from gdacli.weights import PIPELINE, SINGLE, locate, weights_digest
+from gdacli.weights import SINGLE, locate
 
 if TYPE_CHECKING:
     import torch
@@ -147,22 +147,19 @@ class Engine:
         """The backend's `Generator`.
 
         Raises:
-            GdaError: the model is not here, or has other weights than the recipe's.
+            GdaError: the model is not here, or is another one than the recipe's.
         """
         import torch
 
         recipe, gpu = self._recipe, self.device.type == "cuda"
-        folder = locate(*recipe.model_location, "generate.model", PIPELINE)
-        if weights_digest(folder, PIPELINE) != recipe.weights:
-            raise GdaError(f"{folder} has other weights here than where gdacli was started: bring them up to date")
         named = recipe.settings["memory_format"]
         last = named == "channels_last" or (named == "auto" and gpu)
-        return backend(recipe.settings["backend"]).load(
-            folder,
+        return backend(recipe.settings["backend"], recipe.facts.file).load(
+            recipe.folder,
             device=self.device,
             dtype=self.dtype,
             memory_format=torch.channels_last if last else torch.contiguous_format,
-            **recipe.backend_options(),
+            **recipe.load_options(),
         )
 
     @cached_property

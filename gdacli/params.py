@@ -8,9 +8,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from gdacli.arms import Arm
-from gdacli.diffusion import num_denoising_steps
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
+from gdacli.generators import EMBEDDED
+from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
     ArmParams,
     Compare,
@@ -49,7 +50,7 @@ class Params(Section):
                 f"generate.batch_size: found {self.generate.batch_size}; with compute.threads {self.compute.threads} "
                 f"it must be a multiple of {share}, so that an image's bits do not depend on its place in the batch"
             )
-        embedded = self.generate.backend == "class_conditional"
+        embedded = self.generate.backend == EMBEDDED
         if embedded and self.generate.guidance_scale != 1 and self.fit.class_dropout == 0:
             raise ValueError(
                 f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.class_dropout 0 trains "

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.artifacts import read_json, require
-from gdacli.diffusion import num_denoising_steps
 from gdacli.errors import GdaError
-from gdacli.generators import BACKENDS
+from gdacli.generators import FILES, Facts, backend_facts
 from gdacli.images import ENCODING
 from gdacli.prepared import Prepared
-from gdacli.prompts import DEFAULT_PROMPT
+from gdacli.prompts import make_prompts
 from gdacli.rng import digest
+from gdacli.schedules import num_denoising_steps
 from gdacli.scores import scoring_identity
-from gdacli.weights import PIN, PIPELINE, SINGLE, locate, weights_digest
+from gdacli.weights import PIN, PIPELINE, SINGLE, locate, locate_pinned, weights_digest
 
 _DETERMINING = (
     "backend",
@@ -29,6 +29,11 @@ _DETERMINING = (
     "threads",
 )
 
+_ELSEWHERE = (*FILES, "revision", "variant", "cpu_offload")
+"""Options that the hash of the weights stands for, or that decide where an image is made alone."""
+
+_PROMPTS = ("prompt", "class_prompts")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -36,12 +41,16 @@ class Recipe:
 
     settings: dict[str, Any]
     """What decides an image besides source, class, strength and seed: the keys of `Generate.of_images`, `threads`."""
+    facts: Facts
+    """Of the backend."""
     weights: str
-    """Hash of the generator's weights."""
+    """Hash of the generator's weights and of all other files that its settings name."""
     model: str
     """The generator's folder in the project, or the pretrained model's name."""
-    model_location: tuple[str, str | None]
-    """Folder or Hub id, revision."""
+    folder: Path
+    """What `gdacli fit` wrote."""
+    pins: dict[str, dict[str, str | None]]
+    """Of `weights.pin_files`."""
     class_names: Sequence[str]
     image_size: int
     source: Path
@@ -64,32 +73,42 @@ class Recipe:
         names = [*_DETERMINING]
         if self.settings["image_format"] != "png":
             names.append("image_quality")
-        prompt = self.prompt if self.settings["backend"] == "text_to_image" else None
+        if self.settings["noise_schedule"] != "native":
+            names.append("noise_schedule")
         settings = {name: self.settings[name] for name in names}
-        return digest(settings, prompt, self.weights, BACKENDS[self.settings["backend"]], ENCODING)
-
-    @property
-    def prompt(self) -> str:
-        """Of text_to_image."""
-        return self.settings["prompt"] or DEFAULT_PROMPT
+        options = {name: self.settings[name] for name in self.facts.options if name not in _ELSEWHERE}
+        given = {name: value for name, value in options.items() if value}
+        return digest(settings, given, self.weights, self.facts.version, ENCODING)
 
     @property
     def extension(self) -> str:
         """Of the images."""
         return self.settings["image_format"]
 
-    def evaluations(self, strength: int) -> int:
-        """Return how often the denoiser runs for one image of a strength in thousandths."""
-        steps = num_denoising_steps(strength / 1000, self.settings["num_inference_steps"])
-        return steps * (1 if self.settings["guidance_scale"] == 1 else 2)
+    def num_steps(self, strength: int) -> int:
+        """Return how many denoising steps an image of a strength in thousandths takes."""
+        return num_denoising_steps(strength / 1000, self.settings["num_inference_steps"])
 
-    def backend_options(self) -> dict[str, Any]:
-        """Return what the backend's `load` takes besides folder, device, dtype and memory format."""
-        names = ["solver", "num_inference_steps", "guidance_scale", "compile"]
-        options = {name: self.settings[name] for name in names}
-        if self.settings["backend"] == "text_to_image":
-            options["prompt"] = self.prompt
-        return {**options, "class_names": self.class_names, "image_size": self.image_size}
+    def load_options(self) -> dict[str, Any]:
+        """Return what the backend's `load` takes besides folder, device, dtype and memory format.
+
+        Raises:
+            GdaError: a file that the settings name is not here, or another one than the recipe's.
+        """
+        settings, own = self.settings, self.facts.options
+        names = ["solver", "num_inference_steps", "guidance_scale", "noise_schedule", "compile"]
+        options = {name: settings[name] for name in (*names, *own) if name not in ("revision", *_PROMPTS)}
+        if "prompt" in own:
+            templates = settings["prompt"] or [self.facts.prompt or "{class_name}"]
+            options["prompts"] = make_prompts(self.class_names, templates, settings["class_prompts"])
+        files = {name: None for name in FILES if name in own}
+        return {
+            **options,
+            **files,
+            **locate_pinned(self.pins),
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+        }
 
 
 def read_recipe(
@@ -118,28 +137,28 @@ def read_recipe(
     Raises:
         GdaError: a stage has not run, or was run for another model.
     """
-    folder = require(generators / settings["backend"], "gdacli fit")
-    if settings["backend"] == "text_to_image":
-        pin = read_json(require(folder / PIN, "gdacli fit"))
-        asked = {name: settings[name] for name in ("model", "revision")}
-        if asked != {name: pin[name] for name in asked}:
-            raise GdaError(f"{folder / PIN}: made for {pin['model']!r}, generate.model is {asked}: run `gdacli fit`")
-        model, location = pin["model"], (pin["model"], pin["commit"] or pin["revision"])
-        found = locate(*location, "generate.model", PIPELINE)
-        weights = weights_digest(found, PIPELINE)
-        if weights != pin["sha256"]:
-            raise GdaError(f"generate.model: {found} has other weights than `gdacli fit` wrote down: run it again")
-    else:
-        weights = weights_digest(folder, PIPELINE)
-        model, location = str(folder), (str(folder.absolute()), None)
+    name = settings["backend"]
+    facts = backend_facts(name)
+    folder = require(generators / name, "gdacli fit")
+    asked = {option: settings[option] for option in FILES if option in facts.options and settings[option]}
+    pins = read_json(require(folder / PIN, "gdacli fit")) if asked else {}
+    made_for = {option: pin["name"] for option, pin in pins.items()}
+    if asked != made_for or (asked and settings["revision"] != pins["model"]["revision"]):
+        raise GdaError(f"{folder / PIN}: made for {made_for}, params.yaml names {asked}: run `gdacli fit`")
+    make_prompts(prepared.class_names, [], settings["class_prompts"])  # fails early
+    locate_pinned(pins)
+    weights = digest(weights_digest(folder, PIPELINE), {option: pin["sha256"] for option, pin in pins.items()})
+    model = str(pins["model"]["name"]) if "model" in pins else str(folder)
     clip_weights = None
     if clip_model is not None:
         clip_weights = weights_digest(locate(clip_model, None, "generate.clip_model", SINGLE), SINGLE)
     return Recipe(
         settings=dict(settings),
+        facts=facts,
         weights=weights,
         model=model,
-        model_location=location,
+        folder=folder.absolute(),
+        pins=pins,
         class_names=tuple(prepared.class_names),
         image_size=prepared.square_size(),
         source=prepared.folder.absolute(),

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from gdacli.arms import Arm, milli
 from gdacli.executors import EXECUTORS
 from gdacli.explain import one_of
-from gdacli.generators import BACKENDS
-from gdacli.prompts import DEFAULT_PROMPT
+from gdacli.generators import BACKEND_OPTIONS, EMBEDDED, FILES, backend_facts, backend_names
 from gdacli.selection import RANKINGS, STRATEGIES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -117,15 +116,41 @@ class Filter(Section):
     )
 
 
-class Generate(Section):
-    """`generate`: faithful variants; the strengths are the arms'."""
+OneOrMore = str | Annotated[list[str], Field(min_length=1)]
 
-    backend: str = Field("class_conditional", description="one of " + ", ".join(BACKENDS))
-    model: str | None = Field(None, description="text_to_image: a folder in diffusers' layout, or a Hub id")
-    revision: str | None = Field(None, description="text_to_image: revision of a Hub id")
-    prompt: str | None = Field(None, description=f"text_to_image: may hold {{class_name}}; null is {DEFAULT_PROMPT!r}")
-    solver: Literal["ddpm", "ddim", "dpmsolver++"] = Field("dpmsolver++", description="ddpm is the paper's")
+
+class Generate(Section):
+    """`generate`: faithful variants; the strengths are the arms'. docs/generators.md says which backend reads what."""
+
+    backend: str = Field(
+        EMBEDDED, description=f"one of {', '.join(backend_names())}, or a file `generators/<name>.py` of the project"
+    )
+    model: str | None = Field(None, description="folder, file or Hub id of the backend's pretrained model")
+    revision: str | None = Field(None, description="of the model, where that is a Hub id")
+    variant: str | None = Field(None, description="of the model's files: fp16")
+    lora: str | None = Field(None, description="LoRA weights for the model: a folder, a .safetensors file, a Hub id")
+    lora_scale: Annotated[float, Field(gt=0, le=2)] = Field(1.0, description="how much of them")
+    prompt: OneOrMore | None = Field(
+        None, description="may hold {class_name}; of a list each image draws one by its seed; null: the backend's own"
+    )
+    class_prompts: dict[str, OneOrMore] = Field({}, description="class name: its own prompt or list of prompts")
+    negative_prompt: str | None = Field(None, description="what images shall not show; needs guidance_scale above 1")
+    native_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
+        None, description="pixels of a side at which the model works; null: those it was trained at"
+    )
+    safety_checker: bool = Field(True, description="run the model's own, if it has one; images it blackens are dropped")
+    cpu_offload: bool = Field(False, description="keep on the GPU only the part of the model that is at work")
+    image_guidance_scale: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="how much an editing model keeps to the source; 1 is none"
+    )
+    fractals: str | None = Field(None, description="folder of fractal images to blend in; null: made as needed")
+    solver: Literal["ddpm", "ddim", "dpmsolver++", "lcm"] = Field(
+        "dpmsolver++", description="ddpm is the paper's (and Euler ancestral, for turbo models); lcm is for LCM models"
+    )
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="for strength 1; 0.5 takes half")
+    noise_schedule: Literal["native", "glide"] = Field(
+        "native", description="what a strength means: the model's own timestep, or the noise that GLIDE has there"
+    )
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="1 is none")
     batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
         64, description="images at a time; a multiple of 16 x compute.threads, but where device is cuda"
@@ -151,7 +176,7 @@ class Generate(Section):
     @field_validator("backend")
     @classmethod
     def _backend_exists(cls, backend: str) -> str:
-        return one_of(backend, BACKENDS)
+        return one_of(backend, backend_names())
 
     @field_validator("executor")
     @classmethod
@@ -160,20 +185,29 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Generate":
-        if self.backend == "text_to_image":
-            if self.model is None:
-                raise ValueError("model: missing; backend: text_to_image needs a folder or a Hub id")
-        else:
-            for name in ("model", "revision", "prompt"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} goes with backend: text_to_image, found backend: {self.backend}")
+        own = backend_facts(self.backend).options
+        for name in BACKEND_OPTIONS:
+            if name not in own and getattr(self, name) != type(self).model_fields[name].default:
+                able = [other for other in backend_names() if name in backend_facts(other).options]
+                raise ValueError(f"{name} goes with backend: {' or '.join(able)}; found backend: {self.backend}")
+        if "model" in own and self.model is None:
+            raise ValueError(f"model: missing; backend: {self.backend} needs a folder, a file or a Hub id")
+        if self.negative_prompt is not None and self.guidance_scale == 1:
+            raise ValueError("negative_prompt has no effect with guidance_scale 1: raise it (3), or leave it out")
         if self.filter.min_clip_score is not None and self.clip_model is None:
             raise ValueError("filter.min_clip_score needs clip_model: a folder or the Hub id of a CLIP model")
         return self
 
+    def named_files(self) -> dict[str, str]:
+        """Return the files that the settings name, by option."""
+        return {name: getattr(self, name) for name in FILES if getattr(self, name)}
+
     def of_images(self) -> dict[str, Any]:
         """Return the settings that decide what an image is; the others decide where it is made and if it is kept."""
-        return self.model_dump(exclude={"filter", "clip_model", "reuse", "executor", "workers"})
+        settings = self.model_dump(exclude={"filter", "clip_model", "reuse", "executor", "workers"})
+        listed = {name: [value] if isinstance(value, str) else value for name, value in self.class_prompts.items()}
+        prompt = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return settings | {"prompt": prompt, "class_prompts": listed}
 
 
 class Evaluate(Section):

@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,36 @@ from gdacli.rng import digest
 from gdacli.store import local_work_folder, open_location
 
 PIN = "model.json"
-"""Written by `gdacli fit` for a pretrained model: its name, revision and hash."""
+"""Written by `gdacli fit`: the files that the settings name, where they were found, and their hashes."""
 
-PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 """The files of a model in diffusers' layout."""
 
 SINGLE = ["*.json", "*.txt", "*.safetensors"]
 """The files of a model in transformers' layout."""
 
+_FILES = {"model": PIPELINE, "lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
+"""Of each of `generators.FILES`: what is taken where it is a folder or a repository of the Hub."""
+
 _UNWANTED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
 
 
 def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
-    """Return the folder of a model: itself, or what the Hub's cache holds, downloaded if need be.
+    """Return where a model's files are: the folder or the file itself, or what the Hub's cache holds, or gets now.
 
     Args:
-        model: a local folder or a Hub id.
+        model: a local folder or file, a Hub id, or the URL of a file.
         revision: of the Hub id; None is its newest.
         key: of params.yaml, for messages.
         files: PIPELINE or SINGLE.
 
     Raises:
-        GdaError: neither a folder, nor in the cache, nor reachable.
+        GdaError: neither here, nor in the cache, nor reachable.
     """
+    if "://" in model:
+        return download(model, key)
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         return folder
     if folder.is_absolute() or model.startswith("."):
         raise GdaError(f"{key}: {folder} does not exist here: name a folder that this machine sees, or a Hub id")
@@ -55,36 +60,73 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
         ) from error
 
 
+def pin_files(files: Mapping[str, str], revision: str | None) -> dict[str, dict[str, str | None]]:
+    """Return what `model.json` says of the files that a backend's settings name.
+
+    Args:
+        files: option -> a folder, a file, a Hub id or the URL of a file.
+        revision: of the model, where that is a Hub id.
+
+    Raises:
+        GdaError: one cannot be had.
+    """
+    pins: dict[str, dict[str, str | None]] = {}
+    for option, name in files.items():
+        wanted = revision if option == "model" else None
+        path = locate(name, wanted, f"generate.{option}", _FILES[option])
+        commit = path.name if path.parent.name == "snapshots" else None
+        pins[option] = {
+            "name": name,
+            "revision": wanted,
+            "commit": commit,
+            "sha256": weights_digest(path, _FILES[option]),
+        }
+    return pins
+
+
+def locate_pinned(pins: Mapping[str, Mapping[str, str | None]]) -> dict[str, Path]:
+    """Return where the pinned files are on this machine, once they are known to be the pinned ones.
+
+    Raises:
+        GdaError: one is not here or has other bytes.
+    """
+    paths = {}
+    for option, pin in pins.items():
+        name = pin["name"] or ""
+        path = locate(name, pin["commit"] or pin["revision"], f"generate.{option}", _FILES[option])
+        if weights_digest(path, _FILES[option]) != pin["sha256"]:
+            raise GdaError(f"generate.{option}: {path} has other bytes than `gdacli fit` wrote down: run it again")
+        paths[option] = path
+    return paths
+
+
 def weights_digest(folder: Path, files: Sequence[str]) -> str:
-    """Return the hash of a model's files, their names and their bytes; `files` as for `locate`."""
+    """Return the hash of a model's files, their names and their bytes; of one file, of its bytes.
+
+    Args:
+        folder: of `locate`.
+        files: as for `locate`.
+    """
+    if folder.is_file():
+        return sha256_file(folder)
     found = sorted({path for pattern in files for path in folder.glob(pattern)})
     found = [path for path in found if not any(path.relative_to(folder).match(each) for each in _UNWANTED)]
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})
 
 
-def file_digest(file: Path) -> str:
-    """Return the hash of a model that is one file: of its bytes."""
-    return sha256_file(file)
-
-
-def locate_file(model: str, key: str) -> Path:
-    """Return a model that is one file: itself, or a download that the user's cache keeps.
+def download(url: str, key: str) -> Path:
+    """Return a file that the user's cache keeps, downloaded once.
 
     Args:
-        model: a local file, or an fsspec URL: http(s)://, file://, s3://...; downloaded once.
+        url: of fsspec: http(s)://, file://, s3://...
         key: of params.yaml, for messages.
 
     Raises:
-        GdaError: it does not exist or cannot be downloaded; nothing half-written is left.
+        GdaError: it cannot be downloaded; nothing half-written is left.
     """
-    if "://" not in model:
-        file = Path(model).expanduser().absolute()
-        if not file.is_file():
-            raise GdaError(f"{key}: {file} is no file here: name one that this machine sees, or a URL")
-        return file
-    shown = re.sub(r"//[^/@]*@", "//", model.partition("?")[0])  # without what may be secret
+    shown = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])  # without what may be secret
     folder = local_work_folder() / "models"
-    path = folder / (sha256_bytes(model.encode())[:32] + Path(shown).suffix)
+    path = folder / (sha256_bytes(url.encode())[:32] + Path(shown).suffix)
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,11 +136,11 @@ def locate_file(model: str, key: str) -> Path:
             left.unlink()
         if not path.exists():
             with new_file(path) as temporary:
-                _download(model, shown, key, temporary)
+                _fetch(url, shown, key, temporary)
     return path
 
 
-def _download(url: str, shown: str, key: str, target: Path) -> None:
+def _fetch(url: str, shown: str, key: str, target: Path) -> None:
     from fsspec.callbacks import Callback
 
     source: Any = open_location(url)

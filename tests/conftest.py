@@ -162,10 +162,10 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
 
-    The class-conditional one is fitted on the shapes, Stable Diffusion has random weights.
+    The class-conditional one is fitted on the shapes, the others have random weights.
     """
     import torch
-    from tiny_models import stable_diffusion
+    from tiny_models import glide, stable_diffusion
 
     from gdacli.generators import backend
 
@@ -177,11 +177,14 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             if name == "text_to_image":
                 made[name] = stable_diffusion(tmp_path_factory.mktemp(name))
                 return made[name]
+            if name == "glide":
+                made[name] = glide(tmp_path_factory.mktemp(name)).parent
+                return made[name]
             rng = np.random.default_rng(0)
             labels = torch.arange(48) % 3
             images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
             made[name] = tmp_path_factory.mktemp(name)
-            backend(name).fit(
+            backend(name, None).fit(
                 images,
                 labels,
                 num_classes=3,

@@ -329,7 +329,7 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     assert "run `gdacli fit` first" in ready("generate", *named).error
     pinned = ready("fit", *named, "--json")
     assert pinned.code == 0, pinned.stderr
-    assert json.loads(pinned.stdout)["model"] == str(model)
+    assert json.loads(pinned.stdout)["files"]["model"]["name"] == str(model)
     generate(ready, *named)
     _, meta = next(iter(images(ready).values()))
     assert meta["prompt"].startswith("a photo of ")
@@ -339,14 +339,14 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     error = ready("generate", *named).error
-    assert "has other weights than `gdacli fit` wrote down: run it again" in error
+    assert "has other bytes than `gdacli fit` wrote down: run it again" in error
     assert ready("fit", *named).code == 0
     assert generate(ready, *named)["run"]["made"] > 0
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error
     assert "run `hf download nobody/nothing` where there is a network" in error
-    assert "goes with backend: text_to_image" in ready("generate", "-S", "generate.prompt=x").error
+    assert "prompt goes with backend: " in ready("generate", "-S", "generate.prompt=x").error
 
 
 def test_shards_of_several_batches_have_the_same_bytes_grown_or_made_by_two_workers(ready, tmp_path, monkeypatch):

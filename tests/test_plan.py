@@ -50,7 +50,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_a_plan_of_what_is_there_has_nothing_to_make(project):
     outcome = project("plan", "--json")
     plan = json.loads(outcome.stdout)
-    assert plan["pool"]["to_make"] == plan["denoiser_evaluations"] == plan["seconds"] == 0
+    assert plan["pool"]["to_make"] == plan["denoising_steps"] == plan["seconds"] == 0
     assert "nothing to make" in project("plan").stdout
 
 
@@ -68,9 +68,9 @@ def test_a_plan_counts_what_generate_then_makes(project):
     }
     assert plan["pool"] == {"images": 2 * selected, "made_before": 0, "to_make": 2 * selected}
     # 4 steps at strength 1 are 2 at 0.5 and 3 at 0.8; guidance doubles them
-    assert plan["strengths"]["0.5"]["denoiser_evaluations"] == 2 * 2 * selected
-    assert plan["strengths"]["0.8"]["denoiser_evaluations"] == 2 * 3 * selected
-    assert plan["denoiser_evaluations"] == 2 * 5 * selected
+    assert plan["strengths"]["0.5"]["denoising_steps"] == 2 * selected
+    assert plan["strengths"]["0.8"]["denoising_steps"] == 3 * selected
+    assert plan["denoising_steps"] == 5 * selected
     assert plan["seconds"] > 0
     assert plan["cost"] == pytest.approx(plan["device_hours"] * 3600, rel=0.01, abs=0.05)
     assert plan["megabytes"]["work"] == plan["megabytes"]["pool"] > 0

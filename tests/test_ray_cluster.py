@@ -8,6 +8,7 @@ import pytest
 
 from gdacli.errors import GdaError
 from gdacli.executors.ray_cluster import _actors, _cluster, _connect, _Job, _Task
+from gdacli.generators import Facts
 from gdacli.pool import Request, ShardRequest
 from gdacli.recipe import Recipe
 
@@ -17,7 +18,9 @@ def recipe(device: str = "auto", threads: int = 2) -> Recipe:
         settings={"threads": threads},
         weights="",
         model="",
-        model_location=("", None),
+        facts=Facts("1", (), None, None),
+        folder=Path(),
+        pins={},
         class_names=(),
         image_size=8,
         source=Path(),

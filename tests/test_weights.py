@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gdacli.artifacts import sha256_file
 from gdacli.errors import GdaError
-from gdacli.weights import file_digest, locate_file
+from gdacli.weights import download, locate_pinned, pin_files
 
 CONTENT = bytes(range(256)) * 12_000
 """Three megabytes, so that the progress has more than one to show."""
@@ -21,7 +20,7 @@ def work(tmp_path, monkeypatch) -> Path:
 
 def refused(model: str, match: str) -> str:
     with pytest.raises(GdaError, match=match) as raised:
-        locate_file(model, "generate.model")
+        download(model, "generate.model")
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -64,35 +63,23 @@ def server():
     http.server_close()
 
 
-def test_a_local_file_is_itself(tmp_path, work, monkeypatch):
-    file = tmp_path / "base.pt"
-    file.write_bytes(b"weights")
-    assert locate_file(str(file), "generate.model") == file
-    monkeypatch.chdir(tmp_path)
-    assert locate_file("base.pt", "generate.model") == file
-    assert file_digest(file) == sha256_file(file)
-    assert not work.exists()
-    refused("other.pt", f"^generate.model: {tmp_path}/other.pt is no file here: name one .*, or a URL$")
-    refused(str(tmp_path), "is no file here")
-
-
 def test_a_url_is_downloaded_once(server, work, capsys):
     address, asked = server
-    found = locate_file(f"{address}/base.pt", "generate.model")
+    found = download(f"{address}/base.pt", "generate.model")
     assert (found.read_bytes(), found.suffix) == (CONTENT, ".pt")
     assert f"downloading {address}/base.pt: 2/2 MB" in capsys.readouterr().err
-    assert locate_file(f"{address}/base.pt", "generate.model") == found
+    assert download(f"{address}/base.pt", "generate.model") == found
     assert asked == ["/base.pt"]
-    assert locate_file(f"{address}/base.pt?other", "generate.model") != found
+    assert download(f"{address}/base.pt?other", "generate.model") != found
 
 
 def test_processes_that_begin_together_download_once_and_sweep_what_a_killed_one_left(server, work):
     address, asked = server
-    found = locate_file(f"{address}/base.pt", "generate.model")
+    found = download(f"{address}/base.pt", "generate.model")
     found.unlink()
     left = found.with_name(f".tmp-{found.name}-0123abcd")
     left.write_bytes(CONTENT[:1000])
-    threads = [threading.Thread(target=locate_file, args=(f"{address}/base.pt", "generate.model")) for _ in range(3)]
+    threads = [threading.Thread(target=download, args=(f"{address}/base.pt", "generate.model")) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,12 +89,22 @@ def test_processes_that_begin_together_download_once_and_sweep_what_a_killed_one
     assert not left.exists()
 
 
+def test_a_url_is_pinned_by_its_bytes(server, work):
+    address, _ = server
+    pins = pin_files({"model": f"{address}/base.pt"}, None)
+    found = locate_pinned(pins)["model"]
+    assert found.read_bytes() == CONTENT
+    found.write_bytes(b"changed")
+    with pytest.raises(GdaError, match=r"^generate.model: .* has other bytes than `gdacli fit` wrote down"):
+        locate_pinned(pins)
+
+
 def test_a_file_url_is_copied(tmp_path, work):
     file = tmp_path / "base.safetensors"
     file.write_bytes(CONTENT)
-    found = locate_file(f"file://{file}", "generate.model")
+    found = download(f"file://{file}", "generate.model")
     file.unlink()
-    assert (locate_file(f"file://{file}", "generate.model"), found.read_bytes()) == (found, CONTENT)
+    assert (download(f"file://{file}", "generate.model"), found.read_bytes()) == (found, CONTENT)
 
 
 def test_a_download_that_fails_is_one_line_and_leaves_nothing(server, work, tmp_path):

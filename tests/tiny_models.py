@@ -126,7 +126,12 @@ def glide(folder: Path, *, name: str = "base.pt", dtype: torch.dtype = torch.flo
         dtype: of the weights; the released ones are float32 or float16.
     """
     sizes = Configuration(
-        channels=(32, 64), attention=(False, True), blocks_per_level=1, text_length=16, text_width=64, text_layers=1
+        channels=(32, 32, 64),
+        attention=(False, False, True),
+        blocks_per_level=1,
+        text_length=16,
+        text_width=64,
+        text_layers=1,
     )
     weights = {key: tensor.to(dtype) for key, tensor in made_up_weights(checkpoint_shapes(sizes)).items()}
     folder.mkdir(parents=True, exist_ok=True)

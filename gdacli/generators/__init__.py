@@ -1,33 +1,83 @@
 """Generator backends: each makes faithful variants of images at a given strength.
 
-To add one: write `generators/<name>.py` with the function `load` (and `fit`, if it is trained on the data), and its
-line in BACKENDS. Every backend's
+A backend is a package here or a file `generators/<name>.py` in the project; docs/generators.md shows how to add one.
+At its top stand plain constants, which are read without running it (that would import torch):
 
-    load(folder, *, class_names, image_size, solver, num_inference_steps, guidance_scale, device, dtype, memory_format,
-         compile, **own options) -> Generator
+- VERSION: raise it when the same weights, settings and seed give another image, so that images made before are not
+  taken for new ones; a golden test guards it here.
+- OPTIONS: which of `BACKEND_OPTIONS` it reads.
+- PROMPT: its prompt where `generate.prompt` gives none; with `prompt` among the options.
 
-reads a local folder; one that does not fit raises GdaError.
+and the function
 
+    load(folder, *, class_names, image_size, solver, num_inference_steps, guidance_scale, noise_schedule, device, dtype,
+         memory_format, compile, **options) -> Generator
+
+raises GdaError where something does not fit.
+
+- folder: what `gdacli fit` wrote for it.
 - image_size: pixels of a side of what `encode` gets, and of what `generate` and `sample` return.
 - solver: a key of `diffusion.SOLVERS`. guidance_scale: 1 is none, and evaluates no unconditional half.
+- noise_schedule: what a strength means; see `schedules`.
 - dtype: of the denoiser's weights and activations; latents, noise and the solver's arithmetic stay float32.
 - memory_format: torch.contiguous_format or torch.channels_last, of the weights and of the images that they see.
 - compile: whether torch.compile makes the denoiser faster; the first batch then takes a minute or so more.
+- options: those of OPTIONS by name; of FILES the local paths; for `prompt` and `class_prompts` the one argument
+  `prompts`, (label, seed) -> prompt.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
+
+from gdacli.artifacts import sha256_file
+from gdacli.errors import GdaError
 
 if TYPE_CHECKING:
     import torch
 
-BACKENDS: dict[str, int] = {"class_conditional": 1, "text_to_image": 1}
-"""Name -> version. Raise the version when the same weights, settings and seed give another image, so that images made
-before are not taken for new ones; a golden test guards it."""
+FILES = ("model", "lora", "fractals")
+"""Options that name files: they are located and hashed by `gdacli fit`."""
+
+BACKEND_OPTIONS = (
+    *FILES,
+    "revision",
+    "variant",
+    "lora_scale",
+    "prompt",
+    "class_prompts",
+    "negative_prompt",
+    "native_size",
+    "safety_checker",
+    "cpu_offload",
+    "image_guidance_scale",
+)
+"""The keys of `generate` that some backends read and others do not."""
+
+EMBEDDED = "class_conditional"
+"""The backend that `gdacli fit` trains on the train split."""
+
+OWN = Path("generators")
+"""The project's own backends, relative to its folder."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a backend says of itself."""
+
+    version: str
+    """With the hash of its file, where that is the project's own."""
+    options: tuple[str, ...]
+    prompt: str | None
+    file: Path | None
+    """Of the project's own backend, absolute."""
 
 
 class Generator(Protocol):
@@ -58,6 +108,63 @@ class Generator(Protocol):
         """Return what a sample's json says of how it was made: prompt, start timestep, steps, alpha_bar; pure."""
 
 
-def backend(name: str) -> ModuleType:
-    """Import a backend of BACKENDS by name."""
-    return import_module(f"gdacli.generators.{name}")
+def backend_names() -> list[str]:
+    """List the backends: those of gdacli, then the project's own."""
+    here = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+    return here + sorted(path.stem for path in OWN.glob("*.py") if path.stem not in here)
+
+
+def backend_facts(name: str) -> Facts:
+    """Read what a backend says of itself, without running it.
+
+    Raises:
+        GdaError: there is no such backend, or a constant is missing or not what it must be.
+    """
+    inner = Path(__file__).parent / name / "__init__.py"
+    path = inner if inner.exists() else (OWN / f"{name}.py").absolute()
+    if not path.exists():
+        raise GdaError(f"generate.backend: found {name!r}; allowed: {', '.join(backend_names())}")
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except SyntaxError as error:
+        raise GdaError(f"{path}:{error.lineno}: {error.msg}: this is no Python that runs") from error
+    said = {
+        node.targets[0].id: node.value
+        for node in body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    try:
+        version, options, prompt = (
+            ast.literal_eval(said[key]) if key in said else None for key in ("VERSION", "OPTIONS", "PROMPT")
+        )
+    except ValueError as error:
+        raise GdaError(f"{path}: VERSION, OPTIONS and PROMPT must be plain constants: write them out") from error
+    if type(version) is not int or not isinstance(options, tuple) or not set(options) <= set(BACKEND_OPTIONS):
+        raise GdaError(
+            f"{path}: found VERSION {version!r} and OPTIONS {options!r}; allowed: an integer, and a tuple of "
+            f"{', '.join(BACKEND_OPTIONS)}"
+        )
+    own = path != inner
+    return Facts(
+        version=f"{version}-{sha256_file(path)[:16]}" if own else str(version),
+        options=options,
+        prompt=prompt,
+        file=path if own else None,
+    )
+
+
+def backend(name: str, file: Path | None) -> ModuleType:
+    """Import a backend.
+
+    Args:
+        name: of it.
+        file: of `Facts`.
+    """
+    if file is None:
+        return import_module(f"gdacli.generators.{name}")
+    spec = spec_from_file_location(f"gdacli_project_generators.{name}", file)
+    if spec is None or spec.loader is None:
+        raise GdaError(f"{file}: not a file that Python can import")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

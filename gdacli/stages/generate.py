@@ -14,7 +14,6 @@ from gdacli.artifacts import new_directory, sha256_bytes, temporary_directory, w
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
 from gdacli.executors import make_shards
-from gdacli.generators import BACKENDS
 from gdacli.images import ENCODING
 from gdacli.params import Params
 from gdacli.paths import DROPPED, GENERATOR, LATEST, PROBE, SELECTION, SOURCE, SYNTHETIC
@@ -194,9 +193,9 @@ def _publish(
             "dropped": dict(sorted(Counter(reason for _, reason, *_ in dropped).items())),
             "filter": thresholds,
             "settings": recipe.settings,
-            "backend_version": BACKENDS[recipe.settings["backend"]],
+            "backend_version": recipe.facts.version,
             "encoding_version": ENCODING,
-            "model": {"name": recipe.model, "revision": recipe.model_location[1], "sha256": recipe.weights},
+            "model": {"name": recipe.model, "files": recipe.pins, "sha256": recipe.weights},
             "class_names": recipe.class_names,
             "scoring": recipe.scoring,
             "environments": sorted(environments, key=str),

@@ -42,10 +42,10 @@ def run(params: Params, price_per_hour: float) -> dict[str, Any]:
     for shard in pool.shards:
         left = [request for request in shard.requests if request.identity not in made_before]
         kind = f"{shard.strength / 1000:g}" if shard.source_shard else "sampled"
-        counts = by_strength.setdefault(kind, {"images": 0, "to_make": 0, "denoiser_evaluations": 0})
+        counts = by_strength.setdefault(kind, {"images": 0, "to_make": 0, "denoising_steps": 0})
         counts["images"] += len(shard.requests)
         counts["to_make"] += len(left)
-        counts["denoiser_evaluations"] += len(left) * recipe.evaluations(shard.strength)
+        counts["denoising_steps"] += len(left) * recipe.num_steps(shard.strength)
         if left:
             missing.append(ShardRequest(shard.name, shard.source_shard, shard.strength, left))
             batches = -(-len(left) // generate.batch_size)
@@ -61,7 +61,7 @@ def run(params: Params, price_per_hour: float) -> dict[str, Any]:
             "made_before": pool.num_images - sum(len(shard.requests) for shard in missing),
             "to_make": sum(len(shard.requests) for shard in missing),
         },
-        "denoiser_evaluations": sum(counts["denoiser_evaluations"] for counts in by_strength.values()),
+        "denoising_steps": sum(counts["denoising_steps"] for counts in by_strength.values()),
     }
     return {**result, **_estimate(params, recipe, pool.num_images, missing, num_batches, price_per_hour)}
 
@@ -83,7 +83,7 @@ def _estimate(
 ) -> dict[str, Any]:
     """Measure batches of the smallest and the largest strength, and reckon from them.
 
-    What a batch takes is `once` (encoding, decoding, scoring) and `each` for every evaluation of the denoiser.
+    What a batch takes is `once` (encoding, decoding, scoring) and `each` for every step.
     """
     generate = params.generate
     result: dict[str, Any] = {
@@ -111,15 +111,15 @@ def _estimate(
             samples = [sample for made in engine.make_images(batch) for sample in made.values()]
             seconds = time.perf_counter() - start
         size = sum(len(sample.image) + len(str(sample.meta)) + _TAR_OVERHEAD for sample in samples) / len(samples)
-        evaluations = recipe.evaluations(strength)
-        batches.append({"strength": strength / 1000, "evaluations": evaluations, "seconds": round(seconds, 4)})
+        steps = recipe.num_steps(strength)
+        batches.append({"strength": strength / 1000, "steps": steps, "seconds": round(seconds, 4)})
     first, last = batches[0], batches[-1]
-    each = first["seconds"] / first["evaluations"]
-    if last["evaluations"] > first["evaluations"]:
-        slope = (last["seconds"] - first["seconds"]) / (last["evaluations"] - first["evaluations"])
+    each = first["seconds"] / first["steps"]
+    if last["steps"] > first["steps"]:
+        slope = (last["seconds"] - first["seconds"]) / (last["steps"] - first["steps"])
         each = min(each, max(0.0, slope))
-    once = max(0.0, last["seconds"] - each * last["evaluations"])
-    total = sum(count * (once + each * recipe.evaluations(strength)) for strength, count in num_batches.items())
+    once = max(0.0, last["seconds"] - each * last["steps"])
+    total = sum(count * (once + each * recipe.num_steps(strength)) for strength, count in num_batches.items())
     workers = generate.workers or (_num_gpus() if engine.device.type == "cuda" else 1)
     workers = min(workers, len(missing))
     num_missing = sum(len(shard.requests) for shard in missing)
@@ -159,11 +159,11 @@ def summary(result: dict[str, Any]) -> str:
     arms = [[name, counts["selected"], counts["synthetic"]] for name, counts in result["arms"].items()]
     rows = [[kind, *counts.values()] for kind, counts in result["strengths"].items()]
     pool = result["pool"]
-    rows.append(["the pool", pool["images"], pool["to_make"], result["denoiser_evaluations"]])
+    rows.append(["the pool", pool["images"], pool["to_make"], result["denoising_steps"]])
     lines = [
         table(["arm", "selected", "synthetic images"], arms),
         "",
-        table(["strength", "images", "to make", "denoiser evaluations"], rows),
+        table(["strength", "images", "to make", "denoising steps"], rows),
         "",
     ]
     if not pool["to_make"]:

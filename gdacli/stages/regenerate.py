@@ -5,7 +5,6 @@ from typing import Any
 
 from gdacli.artifacts import new_file, sha256_bytes
 from gdacli.errors import GdaError
-from gdacli.generators import BACKENDS
 from gdacli.images import ENCODING
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, PROBE, SOURCE, SYNTHETIC
@@ -52,7 +51,7 @@ def run(params: Params, key: str, output: Path | None) -> dict[str, Any]:
     for what, found, made_with in (
         ("weights", recipe.weights, manifest["model"]["sha256"]),
         ("class names", list(recipe.class_names), manifest["class_names"]),
-        ("backend version", BACKENDS[recipe.settings["backend"]], manifest["backend_version"]),
+        ("backend version", recipe.facts.version, manifest["backend_version"]),
         ("encoding version", ENCODING, manifest["encoding_version"]),
     ):
         if found != made_with:

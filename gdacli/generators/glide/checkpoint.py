@@ -56,31 +56,34 @@ Part = tuple[str, int, int]
 """A parameter of the checkpoint, which of its parts, of how many."""
 
 
-def read_checkpoint(path: Path, head_width: int = HEAD_WIDTH) -> tuple[UNet2DConditionModel, TextTransformer]:
-    """Read the networks from a .pt file (never running its code) or a .safetensors file, in float32.
+def read_checkpoint(
+    path: Path, dtype: torch.dtype, head_width: int = HEAD_WIDTH
+) -> tuple[UNet2DConditionModel, TextTransformer]:
+    """Read the networks from a .pt file (never running its code) or a .safetensors file.
 
     Args:
         path: the file; float16 and float32 are alike.
+        dtype: that the UNet gets; the text transformer has float32.
         head_width: of the attention, which the weights do not say; that of the released model.
 
     Raises:
         GdaError: it is no checkpoint, or one of another model.
     """
-    return build(_read_tensors(path), path, head_width)
+    return build(_read_tensors(path), path, dtype, head_width)
 
 
 def build(
-    weights: Mapping[str, torch.Tensor], path: Path, head_width: int = HEAD_WIDTH
+    weights: Mapping[str, torch.Tensor], path: Path, dtype: torch.dtype, head_width: int = HEAD_WIDTH
 ) -> tuple[UNet2DConditionModel, TextTransformer]:
     """Make the networks of the weights of a checkpoint; see `read_checkpoint`, `path` is for messages."""
     sizes = infer_sizes(weights, path, head_width)
     unet, text = _make(sizes)
     _check({name: tensor.shape for name, tensor in weights.items()}, checkpoint_shapes(sizes), path)
-    for network, parts in ((unet, _unet_parts(unet, sizes)), (text, _text_parts(text))):
+    for network, parts, kind in ((unet, _unet_parts(unet, sizes), dtype), (text, _text_parts(text), torch.float32)):
         state = {}
         for ours, like in network.state_dict().items():
             name, index, count = parts[ours]
-            state[ours] = _take(weights[name].float(), index, count, head_width).reshape(like.shape)
+            state[ours] = _take(weights[name].to(kind), index, count, head_width).reshape(like.shape)
         network.load_state_dict(state, assign=True)
         network.eval()
     return unet, text

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from diffusers import UNet2DConditionModel
 
 from gdacli.generators.glide.text_transformer import TextTransformer
@@ -13,9 +12,6 @@ SIZE = 64
 
 HEAD_WIDTH = 64
 """Channels of an attention head of the released model, in the UNet and in the text transformer; not in the weights."""
-
-Embedding = tuple[torch.Tensor, torch.Tensor]
-"""A prompt for the UNet: states [L, D], and the vector [E] that is added to the time embedding."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,14 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
-from gdacli.denoiser import Denoiser, compiled
-from gdacli.diffusion import NUM_TRAIN_TIMESTEPS
+from gdacli.denoiser import Condition, Denoiser, classifier_free, compiled
 from gdacli.errors import GdaError
-from gdacli.prompts import readable
+from gdacli.prompts import Prompts
+from gdacli.schedules import NUM_TRAIN_TIMESTEPS, NoiseSchedule, Timesteps
+
+VERSION = 1
+OPTIONS = ("model", "revision", "prompt", "class_prompts")
+PROMPT = "a photo of {class_name}"
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 _PREDICTIONS = ("epsilon", "v_prediction")
@@ -24,26 +28,30 @@ _LAYOUT = "Stable Diffusion 1.x or 2.x in diffusers' layout, with safetensors we
 def load(
     folder: Path,
     *,
+    model: Path,
     class_names: Sequence[str],
     image_size: int,
     solver: str,
     num_inference_steps: int,
     guidance_scale: float,
+    noise_schedule: NoiseSchedule,
     device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
     compile: bool,
-    prompt: str,
+    prompts: Prompts,
 ) -> "TextToImage":
     """Load a model that diffusers' pipelines read; see `gdacli.generators` for the other arguments.
 
     Args:
-        folder: model_index.json, unet, vae, text_encoder, tokenizer and scheduler; a safety checker is not read.
-        prompt: what the images are said to show; `{class_name}` stands for the class in words.
+        model: folder with model_index.json, unet, vae, text_encoder, tokenizer and scheduler; a safety checker is not
+            read.
+        prompts: what the images are said to show.
 
     Raises:
         GdaError: another family of models, a part that is missing or damaged, or a prompt longer than the model reads.
     """
+    folder = model
     _check_family(folder)
     logging.disable_progress_bar()
     unet = _read_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype, low_cpu_mem_usage=False)
@@ -57,20 +65,27 @@ def load(
     for module in (unet, vae):
         module.to(device=device, memory_format=memory_format)
     alpha_bars, prediction_type = _read_schedule(folder / "scheduler")
+    network = compiled(unet) if compile else unet
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor, told: Condition) -> torch.Tensor:
+        return network(noisy, times, *told, return_dict=False)[0]
+
     denoiser = Denoiser(
-        network=compiled(unet) if compile else unet,
-        alpha_bars=alpha_bars,
+        predict=predict,
+        schedule=Timesteps(alpha_bars, noise_schedule),
         prediction_type=prediction_type,
-        clip=False,
+        threshold=None,
+        learned_variance=False,
         solver=solver,
         num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
         dtype=dtype,
         memory_format=memory_format,
     )
-    prompts = [prompt.replace("{class_name}", readable(name)) for name in class_names]
-    tokens = _tokenize(folder / "tokenizer", ["", *prompts])
-    return TextToImage(denoiser, vae, text_encoder.to(device), prompts, tokens, unet.config.sample_size, image_size)
+    texts = ["", *dict.fromkeys(text for choices in prompts.choices for text in choices)]
+    tokens = dict(zip(texts, _tokenize(model / "tokenizer", texts), strict=True))
+    return TextToImage(
+        denoiser, guidance_scale, vae, text_encoder.to(device), prompts, tokens, unet.config.sample_size, image_size
+    )
 
 
 class TextToImage:
@@ -79,18 +94,19 @@ class TextToImage:
     def __init__(
         self,
         denoiser: Denoiser,
+        guidance_scale: float,
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
-        prompts: Sequence[str],
-        tokens: torch.Tensor,
+        prompts: Prompts,
+        tokens: dict[str, torch.Tensor],
         latent_size: int,
         image_size: int,
     ) -> None:
         self._denoiser, self._vae, self._text_encoder = denoiser, vae, text_encoder
-        self._prompts, self._tokens = prompts, tokens
+        self._guidance_scale, self._prompts, self._tokens = guidance_scale, prompts, tokens
         self._latent_size, self._image_size = latent_size, image_size
         self._native_size = latent_size * 2 ** (len(vae.config.block_out_channels) - 1)
-        self._embeddings: dict[int, torch.Tensor] = {}
+        self._embeddings: dict[str, torch.Tensor] = {}
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, 4, h, w]: scaled to the native size, the mode of the VAE's posterior."""
@@ -107,8 +123,10 @@ class TextToImage:
         Source: targeted-augmentation paper, section 4.4 and Algorithm 1, with another model than its GLIDE; the
         latents are not clipped.
         """
-        condition = torch.stack([self._embedding(label) for label in labels.tolist()])
-        made = self._denoiser(latents, condition, self._embedding(None), strength, seeds)
+        texts = [self._prompts(label, seed) for label, seed in zip(labels.tolist(), seeds, strict=True)]
+        condition = torch.stack([self._embedding(text) for text in texts])
+        null = self._embedding("").expand_as(condition)
+        made = self._denoiser(latents, *classifier_free((condition,), (null,), self._guidance_scale), strength, seeds)
         with torch.inference_mode():
             native = self._vae.decode(self._to_vae(made / self._vae.config.scaling_factor)).sample.float()
             image = _resize(native.clamp(-1, 1), self._image_size).clamp(-1, 1)
@@ -122,25 +140,25 @@ class TextToImage:
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """See `Generator.describe`."""
         return {
-            "prompt": self._prompts[label],
+            "prompt": self._prompts(label, seed),
             "native_size": self._native_size,
+            "guidance_scale": float(self._guidance_scale),
             **self._denoiser.describe(strength),
         }
 
     def _to_vae(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(self._denoiser.dtype).contiguous(memory_format=self._denoiser.memory_format)
 
-    def _embedding(self, label: int | None) -> torch.Tensor:
-        """Return the text encoder's states [77, D] of a class's prompt, of the empty one for None.
+    def _embedding(self, text: str) -> torch.Tensor:
+        """Return the text encoder's states [77, D] of a prompt.
 
-        They are computed one by one, once in a run, so that they do not depend on which classes come together.
+        They are computed one by one, once in a run, so that they do not depend on which prompts come together.
         """
-        row = 0 if label is None else label + 1
-        if row not in self._embeddings:
+        if text not in self._embeddings:
             with torch.inference_mode():
-                states = self._text_encoder(self._tokens[row : row + 1].to(self._text_encoder.device))
-            self._embeddings[row] = states.last_hidden_state[0].to(self._denoiser.dtype)
-        return self._embeddings[row]
+                states = self._text_encoder(self._tokens[text][None].to(self._text_encoder.device))
+            self._embeddings[text] = states.last_hidden_state[0].to(self._denoiser.dtype)
+        return self._embeddings[text]
 
 
 def _check_family(folder: Path) -> None:

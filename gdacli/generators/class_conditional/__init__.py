@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 
-from gdacli.denoiser import Denoiser, compiled
-from gdacli.diffusion import NUM_TRAIN_TIMESTEPS, cosine_alpha_bars
+from gdacli.denoiser import Condition, Denoiser, classifier_free, clip, compiled
 from gdacli.errors import GdaError
 from gdacli.prompts import readable
+from gdacli.schedules import NUM_TRAIN_TIMESTEPS, NoiseSchedule, Timesteps, cosine_alpha_bars
+
+VERSION = 1
+OPTIONS = ()
 
 
 def fit(
@@ -103,6 +106,7 @@ def load(
     solver: str,
     num_inference_steps: int,
     guidance_scale: float,
+    noise_schedule: NoiseSchedule,
     device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
@@ -122,26 +126,38 @@ def load(
         raise GdaError(f"{folder}: the model knows {known} classes, the data has {len(class_names)}: run `gdacli fit`")
     if size != image_size:
         raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
+    network = compiled(unet) if compile else unet
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor, told: Condition) -> torch.Tensor:
+        return network(noisy, times, *told, return_dict=False)[0]
+
     denoiser = Denoiser(
-        network=compiled(unet) if compile else unet,
-        alpha_bars=cosine_alpha_bars(),
+        predict=predict,
+        schedule=Timesteps(cosine_alpha_bars(), noise_schedule),
         prediction_type="epsilon",
-        clip=True,
+        threshold=clip,
+        learned_variance=False,
         solver=solver,
         num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
         dtype=dtype,
         memory_format=memory_format,
     )
-    return ClassConditional(denoiser, class_names, image_size, device)
+    return ClassConditional(denoiser, class_names, image_size, guidance_scale, device)
 
 
 class ClassConditional:
     """The backend's `Generator`; pixels are their own latents, in [-1, 1]."""
 
-    def __init__(self, denoiser: Denoiser, class_names: Sequence[str], image_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        class_names: Sequence[str],
+        image_size: int,
+        guidance_scale: float,
+        device: torch.device,
+    ) -> None:
         self._denoiser, self._class_names = denoiser, class_names
-        self._image_size, self._device = image_size, device
+        self._image_size, self._guidance_scale, self._device = image_size, guidance_scale, device
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, 3, H, W] in [-1, 1]."""
@@ -155,8 +171,10 @@ class ClassConditional:
         Source: targeted-augmentation paper, section 4.4 and Algorithm 1; classifier-free guidance on epsilon, x_0
         clipped to [-1, 1] (as in GLIDE's sampler).
         """
-        null = torch.tensor(len(self._class_names), device=self._device)
-        made = self._denoiser(latents, labels.to(self._device), null, strength, seeds)
+        labels = labels.to(self._device)
+        null = torch.full_like(labels, len(self._class_names))
+        guided = classifier_free((labels,), (null,), self._guidance_scale)
+        made = self._denoiser(latents, *guided, strength, seeds)
         return ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
@@ -166,7 +184,11 @@ class ClassConditional:
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """See `Generator.describe`; the prompt is the class in words, which the class embedding stands for."""
-        return {"prompt": readable(self._class_names[label]), **self._denoiser.describe(strength)}
+        return {
+            "prompt": readable(self._class_names[label]),
+            "guidance_scale": float(self._guidance_scale),
+            **self._denoiser.describe(strength),
+        }
 
 
 def _to_model(images: torch.Tensor) -> torch.Tensor:
