@@ -1,6 +1,7 @@
 """GLIDE against numbers of its reference implementation, at a tiny width; the made-up weights are `tiny_models`'s."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gdacli.errors import GdaError
 from gdacli.generators.glide import load, make_denoiser
 from gdacli.generators.glide.checkpoint import build, convert, read_checkpoint
 from gdacli.generators.glide.tokens import VOCABULARY_SIZE, tokenize
+from gdacli.prompts import Prompts
 from gdacli.schedules import GlideTimesteps
 
 GOLDEN = np.load(Path(__file__).parent / "golden/glide_tiny.npz", allow_pickle=False)
@@ -95,22 +97,24 @@ def test_levels_are_those_of_the_respaced_process():
 
 
 def test_images_are_scaled_to_64_pixels_and_back(tmp_path):
-    generator = load(
-        tmp_path,
-        class_names=["disc"],
-        image_size=24,
-        solver="ddpm",
-        num_inference_steps=100,
-        guidance_scale=1.0,
-        noise_schedule="native",
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        memory_format=torch.contiguous_format,
-        compile=False,
-        model=glide(tmp_path),
-        prompts=lambda label, seed: "a disc",
-        native_size=None,
-    )
+    settings: dict[str, Any] = {
+        "class_names": ["disc"],
+        "image_size": 24,
+        "solver": "ddpm",
+        "num_inference_steps": 100,
+        "guidance_scale": 1.0,
+        "noise_schedule": "native",
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "memory_format": torch.contiguous_format,
+        "compile": False,
+        "model": glide(tmp_path),
+        "prompts": Prompts([["a disc"]]),
+        "native_size": None,
+    }
+    with pytest.raises(GdaError, match="^generate.prompt: 'so very .*' has 18 tokens; the model reads at most 16"):
+        load(tmp_path, **settings | {"prompts": Prompts([["a disc", "so" + " very" * 16 + " long"]])})
+    generator = load(tmp_path, **settings)
     ramp = torch.linspace(0, 255, 24).to(torch.uint8)
     images = torch.stack([ramp.expand(3, 24, 24), ramp[:, None].expand(3, 24, 24)])
     latents = generator.encode(images)
@@ -126,12 +130,13 @@ def test_images_are_scaled_to_64_pixels_and_back(tmp_path):
 def test_every_parameter_of_the_reference_is_read(name, head_width):
     shapes = table(f"{name}_parameters")
     weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    read = [
-        parameter
-        for network in build(weights, Path("x"), torch.float32, head_width)
-        for parameter in network.parameters()
-    ]
+    unet, text = build(weights, Path("x"), torch.float32, head_width)
+    read = [*unet.parameters(), *text.parameters()]
     assert sum(map(torch.Tensor.numel, read)) == sum(map(torch.Tensor.numel, weights.values()))
+    tokens = torch.zeros(2, text.length, dtype=torch.int64, device="meta")
+    states, vectors = text(tokens, tokens > 0)
+    out = unet(torch.empty(2, 3, 64, 64, device="meta"), tokens[:, 0], states, class_labels=vectors).sample
+    assert out.shape == (2, 6, 64, 64)
 
 
 def test_files_of_each_kind_hold_the_same_weights(tmp_path):
@@ -173,7 +178,7 @@ def test_another_checkpoint_is_refused_in_one_line(tmp_path, monkeypatch):
     refused("cannot be read .FileNotFoundError.*; allowed: the weights of GLIDE's base model")
     refused("found no mapping of names to tensors", [1, 2])
     refused("found no mapping of names to tensors", {"state_dict": whole})
-    refused("cannot be read", {**whole, "run": _Unsafe()})
+    refused("damaged, or more than a mapping of names to tensors; allowed", {**whole, "run": _Unsafe()})
     assert not Path("touched").exists()
     refused("1 parameters, none of them 'output_blocks.*'", {"weight": torch.zeros(3)})
     without = {key: tensor for key, tensor in whole.items() if ".skip_connection." not in key}

@@ -13,6 +13,7 @@ from gdacli.generators.glide.checkpoint import read_checkpoint
 from gdacli.generators.glide.network import SIZE
 from gdacli.generators.glide.text_transformer import TextTransformer
 from gdacli.generators.glide.tokens import tokenize
+from gdacli.prompts import Prompts
 from gdacli.schedules import GlideTimesteps, NoiseSchedule
 
 VERSION = 1
@@ -34,7 +35,7 @@ def load(
     memory_format: torch.memory_format,
     compile: bool,
     model: Path,
-    prompts: Callable[[int, int], str],
+    prompts: Prompts,
     native_size: int | None,
 ) -> "Glide":
     """Load the released checkpoint; see `gdacli.generators` for the other arguments.
@@ -42,13 +43,15 @@ def load(
     Args:
         noise_schedule: either; `glide` is this model's own.
         model: base.pt, or the same weights as .safetensors.
-        prompts: (label, seed) -> prompt, pure.
+        prompts: of each class.
         native_size: at which the UNet, a convolutional one, works; a multiple of 8. None is 64, as it was trained.
 
     Raises:
-        GdaError: it is not that model.
+        GdaError: it is not that model, or a prompt is longer than it reads.
     """
     unet, text = read_checkpoint(model, dtype)
+    for prompt in sorted({prompt for choices in prompts.choices for prompt in choices}):
+        tokenize(prompt, text.length)
     unet.to(device=device, memory_format=memory_format)
     denoiser = make_denoiser(
         compiled(unet) if compile else unet,
@@ -88,7 +91,7 @@ class Glide:
         self,
         denoiser: Denoiser,
         text: TextTransformer,
-        prompts: Callable[[int, int], str],
+        prompts: Prompts,
         native_size: int,
         image_size: int,
         guidance_scale: float,

@@ -226,7 +226,9 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if is_safetensors:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # whose text tells how to run the code that the file holds
+        raise GdaError(f"{path}: damaged, or more than a mapping of names to tensors; {_ALLOWED}") from error
+    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise GdaError(f"{path}: cannot be read ({type(error).__name__}: {reason}); {_ALLOWED}") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
