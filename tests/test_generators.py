@@ -46,7 +46,7 @@ def load(name: str, folder: Path, **options: Any) -> Generator:
     if name == "text_to_image":
         settings |= {"model": folder, "prompts": prompts("a photo of {class_name}")}
     if name == "glide":
-        settings |= {"model": folder / "base.pt", "prompts": prompts("a photo of {class_name}"), "native_size": 16}
+        settings |= {"model": folder / "base.pt", "prompts": prompts("a photo of {class_name}"), "native_size": 8}
     return backend(name, None).load(folder, **settings | options)
 
 
