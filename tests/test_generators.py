@@ -1,6 +1,7 @@
 """One contract for every backend of BACKENDS, on a tiny model; then what one backend alone promises."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -237,28 +238,30 @@ def test_weights_of_another_family_or_a_broken_folder_are_refused(tmp_path, make
             load("text_to_image", folder, **options)
         assert "\n" not in str(raised.value)
 
-    refused("model_index.json does not exist; allowed: a folder of Stable Diffusion 1.x or 2.x")
+    refused("model_index.json does not exist; allowed: a folder of a text-to-image model in diffusers' layout")
     shutil.copytree(make_generator("text_to_image"), folder)
     refused(
         "'a photo of disc .*' has 87 tokens; the model reads 77",
         prompts=make_prompts(CLASSES, ["a photo of {class_name}" + " a" * 81], {}),
     )
     index = json.loads((folder / "model_index.json").read_text())
-    for found in ("StableDiffusionXLPipeline", "FluxPipeline", "IFPipeline", None):
+    for found in ("IFSuperResolutionPipeline", "StableDiffusionUpscalePipeline", "WanPipeline", ["mine", "Own"], None):
         (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": found}))
-        refused(f"found a {found}; allowed: StableDiffusionPipeline or StableDiffusionImg2ImgPipeline")
+        refused(f"found a {re.escape(str(found))}, for which diffusers has no image-to-image pipeline; allowed: ")
+    (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["mine", "UNet"]}))
+    refused("found a part of class mine.UNet; allowed: those that diffusers .* have")
     (folder / "model_index.json").write_text("{")
     refused("model_index.json: not the index of a model")
     (folder / "model_index.json").write_text(json.dumps(index))
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "rescale_betas_zero_snr": True}))
-    refused("found 1000 timesteps down to alpha_bar 0; allowed: 1000 that end above 0")
+    refused("found 1000 timesteps down to alpha_bar 0 for epsilon; allowed: 1000 that end above 0")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "beta_schedule": "unheard_of"}))
-    refused("scheduler: unheard_of .*; allowed: Stable Diffusion")
+    refused("scheduler: unheard_of ")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "prediction_type": "sample"}))
     refused("found prediction_type sample; allowed: epsilon, v_prediction")
     weights = folder / "vae/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    refused("vae: Unable to load weights.*; allowed: Stable Diffusion")
+    refused("vae: Unable to load weights.*; allowed: a text-to-image model")
     weights.rename(weights.with_suffix(".bin"))
     refused("vae: Error no file named diffusion_pytorch_model.safetensors")
