@@ -101,13 +101,13 @@ PIPELINE = stages((ROOT / "dvc.yaml").read_text())
 
 @pytest.mark.parametrize("name", PIPELINE)
 def test_deps_name_the_code_that_the_stage_runs(name):
-    backends = {f"generators.{path.stem}" for path in (PACKAGE / "generators").glob("*.py")} - {"generators.__init__"}
+    backends = {module for module in MODULES if module.startswith("generators.")}
     uses_backend = name in ("fit", "generate")
     engine = {"engine"} if name == "generate" else set()  # which an executor loads by name
     modules = closure(f"stages.{name}", *(backends if uses_backend else ()), *engine)
     expected = {_file(module) for module in modules - backends} - {"gdacli/stages/__init__.py"}
     if uses_backend:
-        expected.add("gdacli/generators/${generate.backend}.py")
+        expected.add("gdacli/generators/${generate.backend}")
     sources = "".join((ROOT / _file(module)).read_text() for module in modules)
     expected |= {f"gdacli/{path}" for path in re.findall(r"templates/[\w.]*\w", sources)}
     assert {dep for dep in PIPELINE[name]["deps"] if dep.startswith("gdacli/")} == expected

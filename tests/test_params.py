@@ -43,6 +43,8 @@ WRONG = {
     "arms.random.select=all": "like goes with a strategy that ranks images",
     "compute.threads=3": "generate.batch_size: found 32; with compute.threads 3 it must be a multiple of 48",
     "fit.class_dropout=0": "generate.guidance_scale: found 3.0, but fit.class_dropout 0 trains nothing to guide with",
+    "fit.conditional=false": "generate.guidance_scale: found 3.0, but fit.conditional false makes a model without cl",
+    "fit={conditional: false, patience: 3}": "fit: patience: found 3, but check_every null checks nothing",
     "compare.arms.0=original": "-S compare.arms.0=original: compare.arms is no section, it holds .*original",
     "arms.targeted.strengths=[]": "arms.targeted: add: synthetic needs strengths",
     "arms.targeted.k=3": "arms.targeted: k goes with add: copies, found add: synthetic",
