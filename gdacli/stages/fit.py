@@ -148,7 +148,7 @@ def _train(
 
         def check(network: Any, update: int) -> float:
             nonlocal note
-            network.to(dtype=_dtype(params, device))
+            torch.nn.Module.to(network, _dtype(params, device))  # that of diffusers warns
             generator = class_conditional.of_network(
                 network, class_names=prepared.class_names, **_sampling(device), compile=False
             )
@@ -249,7 +249,6 @@ def summary(result: dict[str, Any]) -> str:
 def _about_memory(found: dict[str, Any]) -> str:
     """Say how many samples are nearer to a train image than real images are."""
     shares = " and ".join(f"{100 * each['nearer_share']:.1f} % by {name}" for name, each in found.items())
-    verdict = (
-        f"perhaps memorised: see {FIT_NEAREST}" if any(each["suspect"] for each in found.values()) else "as chance"
-    )
+    suspect = any(each["suspect"] for each in found.values())
+    verdict = f"perhaps memorised: see {FIT_NEAREST}" if suspect else "no more than chance"
     return f"nearer to a train image than 99 % of real images are {shares} ({verdict})"
