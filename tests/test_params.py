@@ -73,6 +73,16 @@ def test_mistakes_are_named_in_one_line(folder, override):
     assert re.search(WRONG[override], message), message
 
 
+def test_a_model_without_classes_makes_no_image_from_noise_alone(folder):
+    told = ["fit.conditional=false", "generate.guidance_scale=1"]
+    assert load_params(folder, told).fit.conditional is False  # the arm flood is there, but not compared
+    for more in ("compare.arms=[flood]", "arms.targeted.strengths=[0.5, 1]"):
+        with pytest.raises(
+            GdaError, match=r"arms\.(flood|targeted): its images are made from noise alone, but fit.cond"
+        ):
+            load_params(folder, [*told, more])
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(GdaError, match=r"params\.yaml does not exist: go to a project's folder"):
         load_params(tmp_path)
