@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from gdacli.diffusion import Estimate, add_noise, denoise
+from gdacli.diffusion import SOLVERS, Estimate, add_noise, denoise
 from gdacli.errors import GdaError
 from gdacli.schedules import Level, Schedule
 
@@ -33,6 +33,13 @@ class Denoiser:
     dtype: torch.dtype
     """The network's; noise and the solver's arithmetic are float32."""
     memory_format: torch.memory_format
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise GdaError(
+                f"generate.solver: found {self.solver}; allowed for this model: {', '.join(SOLVERS)}; native is for "
+                "those that text_to_image passes through to their own pipeline"
+            )
 
     def __call__(
         self,

@@ -49,7 +49,7 @@ class Recipe:
     """The generator's folder in the project, or the pretrained model's name."""
     folder: Path
     """What `gdacli fit` wrote."""
-    pins: dict[str, dict[str, str | None]]
+    pins: dict[str, dict[str, Any]]
     """Of `weights.pin_files`."""
     class_names: Sequence[str]
     image_size: int
@@ -142,8 +142,10 @@ def read_recipe(
     folder = require(generators / name, "gdacli fit")
     asked = {option: settings[option] for option in FILES if option in facts.options and settings[option]}
     pins = read_json(require(folder / PIN, "gdacli fit")) if asked else {}
+    checks_safety = settings["safety_checker"] and "safety_checker" in facts.options
+    form = {"revision": settings["revision"], "variant": settings["variant"], "safety_checker": checks_safety}
     made_for = {option: pin["name"] for option, pin in pins.items()}
-    if asked != made_for or (asked and settings["revision"] != pins["model"]["revision"]):
+    if asked != made_for or ("model" in pins and any(pins["model"].get(key) != value for key, value in form.items())):
         raise GdaError(f"{folder / PIN}: made for {made_for}, params.yaml names {asked}: run `gdacli fit`")
     make_prompts(prepared.class_names, [], settings["class_prompts"])  # fails early
     locate_pinned(pins)

@@ -189,8 +189,10 @@ class Generate(Section):
         1.5, description="how much an editing model keeps to the source; 1 is none"
     )
     fractals: str | None = Field(None, description="folder of fractal images to blend in; null: made as needed")
-    solver: Literal["ddpm", "ddim", "dpmsolver++", "lcm"] = Field(
-        "dpmsolver++", description="ddpm is the paper's (and Euler ancestral, for turbo models); lcm is for LCM models"
+    solver: Literal["ddpm", "ddim", "dpmsolver++", "lcm", "native"] = Field(
+        "dpmsolver++",
+        description="ddpm is the paper's (and Euler ancestral, for turbo models); lcm is for LCM models; native for "
+        "those that are passed through to their own pipeline",
     )
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="for strength 1; 0.5 takes half")
     noise_schedule: Literal["native", "glide"] = Field(
@@ -239,6 +241,11 @@ class Generate(Section):
             raise ValueError(f"model: missing; backend: {self.backend} needs a folder, a file, a URL or a Hub id")
         if self.negative_prompt is not None and self.guidance_scale == 1:
             raise ValueError("negative_prompt has no effect with guidance_scale 1: raise it (3), or leave it out")
+        if self.checks_safety() and not self.filter.constant:
+            raise ValueError(
+                "filter.constant: false would keep the safety checker's black images: set true, or "
+                "safety_checker: false"
+            )
         if self.filter.min_clip_score is not None and self.clip_model is None:
             raise ValueError("filter.min_clip_score needs clip_model: a folder or the Hub id of a CLIP model")
         return self
@@ -246,6 +253,10 @@ class Generate(Section):
     def named_files(self) -> dict[str, str]:
         """Return the files that the settings name, by option."""
         return {name: getattr(self, name) for name in FILES if getattr(self, name)}
+
+    def checks_safety(self) -> bool:
+        """Return whether the backend runs the model's own safety checker, if it has one."""
+        return self.safety_checker and "safety_checker" in backend_facts(self.backend).options
 
     def of_images(self) -> dict[str, Any]:
         """Return the settings that decide what an image is; the others decide where it is made and if it is kept."""

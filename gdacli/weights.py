@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,20 +23,29 @@ PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safeten
 SINGLE = ["*.json", "*.txt", "*.safetensors"]
 """The files of a model in transformers' layout."""
 
-_FILES = {"model": PIPELINE, "lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
-"""Of each of `generators.FILES`: what is taken where it is a folder or a repository of the Hub."""
+_FILES = {"lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
+"""Of each of `generators.FILES` but the model: what is taken where it is a folder or a repository of the Hub."""
 
-_UNWANTED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
+_UNWANTED = ("*.fp16.safetensors", "*non_ema*")
+
+_TEXTS = ("*.json", "*.txt", "*.model")
+_PLAIN = ("model", "model-*-of-?????", "diffusion_pytorch_model", "diffusion_pytorch_model-*-of-?????")
+_CHECKER = ("safety_checker", "feature_extractor")
+_UNUSED = ("watermarker", "image_encoder")
+"""Parts of a pipeline that no backend reads."""
 
 
-def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
+def locate(
+    model: str, revision: str | None, key: str, files: Sequence[str], unwanted: Sequence[str] = _UNWANTED
+) -> Path:
     """Return where a model's files are: the folder or the file itself, or what the Hub's cache holds, or gets now.
 
     Args:
         model: a local folder or file, a Hub id, or the URL of a file.
         revision: of the Hub id; None is its newest.
         key: of params.yaml, for messages.
-        files: PIPELINE or SINGLE.
+        files: PIPELINE, SINGLE or other patterns.
+        unwanted: patterns of those that are not taken.
 
     Raises:
         GdaError: neither here, nor in the cache, nor reachable.
@@ -51,7 +61,9 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files), ignore_patterns=_UNWANTED))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=list(files), ignore_patterns=list(unwanted))
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         at = f" --revision {revision}" if revision else ""
         raise GdaError(
@@ -60,31 +72,70 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
         ) from error
 
 
-def pin_files(files: Mapping[str, str], revision: str | None) -> dict[str, dict[str, str | None]]:
+def locate_model(
+    model: str, revision: str | None, variant: str | None, safety_checker: bool
+) -> tuple[Path, Sequence[str]]:
+    """Return where a generator's model is, and patterns of the files of it that are used.
+
+    Of a model in diffusers' layout these are the index and the files of its parts, the weights in one form; of another
+    folder all that PIPELINE says.
+
+    Args:
+        model: a local folder or file, or a Hub id.
+        revision: of the Hub id.
+        variant: of the weights; a part that does not have it is taken in its plain form.
+        safety_checker: whether the model's own is among the parts, where it has one.
+
+    Raises:
+        GdaError: as for `locate`, or there is no such variant.
+    """
+    key = "generate.model"
+    folder = locate(model, revision, key, ["model_index.json"])
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        named = [name for name, value in index.items() if isinstance(value, list) and value[0]]
+    except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it
+        return locate(model, revision, key, PIPELINE), PIPELINE
+    parts = [name for name in named if name not in _UNUSED and (safety_checker or name not in _CHECKER)]
+    patterns = ["model_index.json", *(f"{part}/{text}" for part in parts for text in _TEXTS)]
+    if variant:
+        of_variant = {part: [f"{part}/*.{variant}{end}.safetensors" for end in ("", "-*")] for part in parts}
+        locate(model, revision, key, [*patterns, *(each for some in of_variant.values() for each in some)], ())
+        having = [part for part in parts if any(any(folder.glob(each)) for each in of_variant[part])]
+        if not having:
+            raise GdaError(f"generate.variant: found {variant!r}, of which {model} has no weights: leave it out")
+        patterns += [each for part in having for each in of_variant[part]]
+        parts = [part for part in parts if part not in having]
+    patterns += [f"{part}/{stem}.safetensors" for part in parts for stem in _PLAIN]
+    return locate(model, revision, key, patterns, ()), patterns
+
+
+def pin_files(
+    files: Mapping[str, str], revision: str | None, variant: str | None, safety_checker: bool
+) -> dict[str, dict[str, Any]]:
     """Return what `model.json` says of the files that a backend's settings name.
 
     Args:
         files: option -> a folder, a file, a Hub id or the URL of a file.
-        revision: of the model, where that is a Hub id.
+        revision, variant, safety_checker: of the model; see `locate_model`.
 
     Raises:
         GdaError: one cannot be had.
     """
-    pins: dict[str, dict[str, str | None]] = {}
+    pins: dict[str, dict[str, Any]] = {}
     for option, name in files.items():
-        wanted = revision if option == "model" else None
-        path = locate(name, wanted, f"generate.{option}", _FILES[option])
-        commit = path.name if path.parent.name == "snapshots" else None
+        of_model = {"revision": revision, "variant": variant, "safety_checker": safety_checker}
+        pin: dict[str, Any] = {"name": name, **(of_model if option == "model" else {"revision": None})}
+        path, digested = _found(option, pin, revision)
         pins[option] = {
-            "name": name,
-            "revision": wanted,
-            "commit": commit,
-            "sha256": weights_digest(path, _FILES[option]),
+            **pin,
+            "commit": path.name if path.parent.name == "snapshots" else None,
+            "sha256": digested,
         }
     return pins
 
 
-def locate_pinned(pins: Mapping[str, Mapping[str, str | None]]) -> dict[str, Path]:
+def locate_pinned(pins: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
     """Return where the pinned files are on this machine, once they are known to be the pinned ones.
 
     Raises:
@@ -92,25 +143,34 @@ def locate_pinned(pins: Mapping[str, Mapping[str, str | None]]) -> dict[str, Pat
     """
     paths = {}
     for option, pin in pins.items():
-        name = pin["name"] or ""
-        path = locate(name, pin["commit"] or pin["revision"], f"generate.{option}", _FILES[option])
-        if weights_digest(path, _FILES[option]) != pin["sha256"]:
-            raise GdaError(f"generate.{option}: {path} has other bytes than `gdacli fit` wrote down: run it again")
-        paths[option] = path
+        paths[option], digested = _found(option, pin, pin["commit"] or pin["revision"])
+        if digested != pin["sha256"]:
+            raise GdaError(
+                f"generate.{option}: {paths[option]} has other bytes than `gdacli fit` wrote down: run it again"
+            )
     return paths
 
 
-def weights_digest(folder: Path, files: Sequence[str]) -> str:
+def _found(option: str, pin: Mapping[str, Any], revision: str | None) -> tuple[Path, str]:
+    """Return where a pinned thing is, and the hash of what is used of it."""
+    if option == "model":
+        path, patterns = locate_model(pin["name"], revision, pin["variant"], pin["safety_checker"])
+        return path, weights_digest(path, patterns, () if patterns is not PIPELINE else _UNWANTED)
+    path = locate(pin["name"], None, f"generate.{option}", _FILES[option])
+    return path, weights_digest(path, _FILES[option])
+
+
+def weights_digest(folder: Path, files: Sequence[str], unwanted: Sequence[str] = _UNWANTED) -> str:
     """Return the hash of a model's files, their names and their bytes; of one file, of its bytes.
 
     Args:
         folder: of `locate`.
-        files: as for `locate`.
+        files, unwanted: as for `locate`.
     """
     if folder.is_file():
         return sha256_file(folder)
     found = sorted({path for pattern in files for path in folder.glob(pattern)})
-    found = [path for path in found if not any(path.relative_to(folder).match(each) for each in _UNWANTED)]
+    found = [path for path in found if not any(path.relative_to(folder).match(each) for each in unwanted)]
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})
 
 

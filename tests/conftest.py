@@ -162,10 +162,12 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
 
-    The class-conditional one is fitted on the shapes, the others have random weights.
+    The class-conditional one is fitted on the shapes; text_to_image has Stable Diffusion with random weights, and
+    `text_to_image-<family>` another one.
     """
     import torch
     from tiny_models import glide, stable_diffusion
+    from tiny_pipelines import FAMILIES
 
     from gdacli.generators import backend
 
@@ -174,8 +176,9 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     def make(name: str) -> Path:
         if name not in made:
             torch.set_num_threads(1)
-            if name == "text_to_image":
-                made[name] = stable_diffusion(tmp_path_factory.mktemp(name))
+            backend_name, _, family = name.partition("-")
+            if backend_name == "text_to_image":
+                made[name] = FAMILIES.get(family, stable_diffusion)(tmp_path_factory.mktemp(name) / "model")
                 return made[name]
             if name == "glide":
                 made[name] = glide(tmp_path_factory.mktemp(name)).parent

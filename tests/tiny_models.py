@@ -4,16 +4,18 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, LCMScheduler, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from gdacli.generators.glide.checkpoint import checkpoint_shapes
 from gdacli.generators.glide.network import Configuration
 
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 WORDS = ("a", "photo", "of", "disc", "ring", "shape", "square")
 
 
@@ -27,6 +29,7 @@ def stable_diffusion(
     layers_per_block: int = 1,
     heads: int = 4,
     prediction_type: str = "epsilon",
+    guidance_width: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a Stable Diffusion 1.x with random weights, the same for the same seed, and return its folder.
@@ -40,6 +43,7 @@ def stable_diffusion(
         layers_per_block: of the UNet and the VAE.
         heads: of the UNet's attention (which diffusers calls attention_head_dim); divides the `unet_channels`.
         prediction_type: epsilon or v_prediction.
+        guidance_width: of the guidance that a consistency model (LCM) is told; None is no such model.
         seed: of the weights.
     """
     torch.manual_seed(seed)
@@ -53,50 +57,65 @@ def stable_diffusion(
         cross_attention_dim=text_width,
         attention_head_dim=heads,
         norm_num_groups=8,
+        time_cond_proj_dim=guidance_width,
     )
-    vae = AutoencoderKL(
+    vae = tiny_vae(size, vae_channels, layers_per_block=layers_per_block)
+    vocabulary = write_tokenizer(folder / "tokenizer")
+    text_encoder = CLIPTextModel(text_config(vocabulary, text_width))
+    scheduler = PNDMScheduler(prediction_type=prediction_type, skip_prk_steps=True, steps_offset=1, **BETAS)
+    if guidance_width is not None:
+        scheduler = LCMScheduler(prediction_type=prediction_type, **BETAS)
+    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "scheduler": scheduler}
+    name = "StableDiffusionPipeline" if guidance_width is None else "LatentConsistencyModelPipeline"
+    return write_pipeline(folder, name, parts, tokenizer="CLIPTokenizer", safety_checker=None, feature_extractor=None)
+
+
+def tiny_vae(size: int, channels: Sequence[int], *, layers_per_block: int = 1, **config: Any) -> AutoencoderKL:
+    """Return a VAE of random weights; see `stable_diffusion`."""
+    return AutoencoderKL(
         sample_size=size,
-        block_out_channels=tuple(vae_channels),
-        down_block_types=("DownEncoderBlock2D",) * len(vae_channels),
-        up_block_types=("UpDecoderBlock2D",) * len(vae_channels),
-        latent_channels=4,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=layers_per_block,
         norm_num_groups=4,
+        **{"latent_channels": 4, **config},
     )
-    vocabulary = _write_tokenizer(folder / "tokenizer")
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=text_width,
-            intermediate_size=4 * text_width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=len(vocabulary) - 2,
-            eos_token_id=len(vocabulary) - 1,
-            pad_token_id=1,
-        )
+
+
+def text_config(vocabulary: dict[str, int], width: int, **config: Any) -> CLIPTextConfig:
+    """Return the config of a small CLIP text encoder; real ones have two numbers for padding and the end of a text."""
+    return CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=len(vocabulary) - 2,
+        eos_token_id=len(vocabulary) - 1,
+        pad_token_id=1,
+        **config,
     )
-    scheduler = PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type=prediction_type,
-        skip_prk_steps=True,
-        steps_offset=1,
-    )
-    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "scheduler": scheduler}
+
+
+def write_pipeline(folder: Path, kind: str, parts: dict[str, Any], **others: Any) -> Path:
+    """Write the parts and the index of a pipeline, as diffusers lays them out.
+
+    Args:
+        folder: in which the tokenizers are already.
+        kind: the pipeline's class.
+        parts: by name, to be saved.
+        others: of the index: the tokenizers' classes, None for a part that is left out, or values.
+    """
+    index: dict[str, Any] = {"_class_name": kind}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
+        library = type(part).__module__.split(".")
+        home = library[2] if library[1] == "pipelines" else library[0]
+        index[name] = [home, type(part).__name__]
+    for name, value in others.items():
+        plain = isinstance(value, bool)
+        index[name] = value if plain else [None if value is None else "transformers", value]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
 
@@ -104,7 +123,7 @@ def stable_diffusion(
 def clip(folder: Path, *, seed: int = 0) -> Path:
     """Write a CLIP model of images and texts with random weights, in transformers' layout, and return its folder."""
     torch.manual_seed(seed)
-    vocabulary = _write_tokenizer(folder, exist_ok=True)
+    vocabulary = write_tokenizer(folder, exist_ok=True)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"bos_token_id": len(vocabulary) - 2, "eos_token_id": len(vocabulary) - 1, "pad_token_id": 1}
     config = CLIPConfig(
@@ -153,7 +172,7 @@ def made_up_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tens
     return weights
 
 
-def _write_tokenizer(folder: Path, exist_ok: bool = False) -> dict[str, int]:
+def write_tokenizer(folder: Path, exist_ok: bool = False) -> dict[str, int]:
     """Write CLIP's byte-level BPE with the merges that spell WORDS; the files are named and laid out as CLIP's."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [256 + number for number in range(256 - len(printable))]  # GPT-2's stand-ins for the other bytes

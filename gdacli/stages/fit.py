@@ -216,7 +216,7 @@ def _dtype(params: Params, device: torch.device) -> torch.dtype:
 def _pin(params: Params) -> dict[str, Any]:
     """Write down which files the settings name: there is nothing to fit, and `generate` notices other ones."""
     generate = params.generate
-    pins = pin_files(generate.named_files(), generate.revision)
+    pins = pin_files(generate.named_files(), generate.revision, generate.variant, generate.checks_safety())
     with new_directory(GENERATOR / generate.backend) as output:
         write_json(output / PIN, pins)
     write_csv(PLOTS / "fit.csv", ["updates", "loss"], [])

@@ -5,36 +5,58 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from gdacli.denoiser import Condition, Denoiser, classifier_free
 from gdacli.errors import GdaError
+from gdacli.generators import Generator
 from gdacli.generators.text_to_image.deepfloyd import DeepFloyd
 from gdacli.generators.text_to_image.family import Family
 from gdacli.generators.text_to_image.flux import Flux
+from gdacli.generators.text_to_image.images import from_model, resize, to_model
+from gdacli.generators.text_to_image.lora import fuse_lora
 from gdacli.generators.text_to_image.parts import read_pipeline
+from gdacli.generators.text_to_image.passed_through import PassedThrough
 from gdacli.generators.text_to_image.stable_diffusion import StableDiffusion
 from gdacli.prompts import Prompts
 from gdacli.schedules import NoiseSchedule
 
 VERSION = 1
-OPTIONS = ("model", "revision", "prompt", "class_prompts")
+OPTIONS = (
+    "model",
+    "revision",
+    "variant",
+    "lora",
+    "lora_scale",
+    "prompt",
+    "class_prompts",
+    "negative_prompt",
+    "native_size",
+    "safety_checker",
+    "cpu_offload",
+)
 PROMPT = "a photo of {class_name}"
 
-_FAMILIES: dict[str, Callable[..., Family]] = {
+FAMILIES: dict[str, Callable[..., Family]] = {
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "LatentConsistencyModelImg2ImgPipeline": StableDiffusion,
     "StableDiffusionXLImg2ImgPipeline": StableDiffusion,
     "IFImg2ImgPipeline": DeepFloyd,
     "FluxImg2ImgPipeline": Flux,
 }
-"""By the class that diffusers has for images of such a model."""
+"""By the class that diffusers has for images of such a model; all others are passed through to theirs."""
 
 
 def load(
     folder: Path,
     *,
     model: Path,
+    variant: str | None,
+    lora: Path | None,
+    lora_scale: float,
+    negative_prompt: str | None,
+    native_size: int | None,
+    safety_checker: bool,
+    cpu_offload: bool,
     class_names: Sequence[str],
     image_size: int,
     solver: str,
@@ -46,27 +68,59 @@ def load(
     memory_format: torch.memory_format,
     compile: bool,
     prompts: Prompts,
-) -> "TextToImage":
-    """Load a model that diffusers' pipelines read; see `gdacli.generators` for the other arguments.
+) -> Generator:
+    """Load a model that diffusers' AutoPipelineForImage2Image reads; see `gdacli.generators` for the other arguments.
 
     Args:
         model: folder with model_index.json and a folder for each part.
+        variant: of the weights' files, where they have it.
+        lora: file or folder of LoRA weights.
+        lora_scale: of them.
+        negative_prompt: what stands in place of no prompt; needs a second evaluation.
+        native_size: pixels of a side at which the model works; None is what it was trained at.
+        safety_checker: whether to blacken what the model's own says to.
+        cpu_offload: whether only the part that is at work is on the GPU.
         prompts: what the images are said to show.
 
     Raises:
-        GdaError: a family of models without an image-to-image pipeline, a part that is missing or damaged, or a prompt
-            longer than the model reads.
+        GdaError: a family of models without an image-to-image pipeline, a part that is missing or damaged, a prompt
+            longer than the model reads, or a setting that does not fit the model.
     """
-    _, family = open_family(
+    pipeline = open_pipeline(
         model,
-        native_size=None,
-        guidance_scale=guidance_scale,
+        variant=variant,
+        lora=lora,
+        lora_scale=lora_scale,
+        safety_checker=safety_checker,
+        cpu_offload=cpu_offload,
         device=device,
         dtype=dtype,
         memory_format=memory_format,
-        compile=compile,
     )
-    _check_lengths(family, [text for choices in prompts.choices for text in choices])
+    settings = {"native_size": native_size, "guidance_scale": guidance_scale}
+    if type(pipeline).__name__ not in FAMILIES:
+        return PassedThrough(
+            pipeline,
+            prompts,
+            **settings,
+            solver=solver,
+            noise_schedule=noise_schedule,
+            num_inference_steps=num_inference_steps,
+            negative_prompt=negative_prompt,
+            image_size=image_size,
+            compile=compile,
+        )
+    if compile and cpu_offload:
+        raise GdaError("generate.compile: does not go with cpu_offload, which moves the network: leave one out")
+    family = FAMILIES[type(pipeline).__name__](
+        pipeline, **settings, device=device, memory_format=memory_format, compile=compile
+    )
+    if negative_prompt is not None and family.embeds_guidance:
+        raise GdaError(
+            f"generate.negative_prompt: found {negative_prompt!r}; this model is told the guidance scale and evaluates "
+            "no second prompt: leave it out"
+        )
+    _check_lengths(family, [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)])
     denoiser = Denoiser(
         predict=family.predict,
         schedule=family.schedule(noise_schedule),
@@ -78,43 +132,34 @@ def load(
         dtype=dtype,
         memory_format=memory_format,
     )
-    return TextToImage(family, denoiser, guidance_scale, prompts, image_size, device)
+    return TextToImage(pipeline, family, denoiser, guidance_scale, prompts, negative_prompt, image_size, device)
 
 
-def open_family(
+def open_pipeline(
     model: Path,
     *,
-    native_size: int | None,
-    guidance_scale: float,
+    variant: str | None,
+    lora: Path | None,
+    lora_scale: float,
+    safety_checker: bool,
+    cpu_offload: bool,
     device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
-    compile: bool,
-) -> tuple[Any, Family]:
-    """Read a model; returns diffusers' pipeline of its parts, and how its family uses them.
-
-    Args:
-        model: as for `load`.
-        native_size: pixels of a side; None is what the model was trained at.
-        guidance_scale: for models that are told it.
-        device, dtype, memory_format, compile: as for `load`.
-
-    Raises:
-        GdaError: as for `load`.
-    """
-    pipeline = read_pipeline(model, dtype=dtype, variant=None, safety_checker=False)
-    pipeline.to(device)
+) -> Any:
+    """Read a model onto its device; see `load`. One of `FAMILIES`, by the name of its class, says how to use it."""
+    if cpu_offload and device.type != "cuda":
+        raise GdaError(f"generate.cpu_offload: there is no GPU to spare on {device.type}: set false")
+    pipeline = read_pipeline(model, dtype=dtype, variant=variant, safety_checker=safety_checker)
+    if lora is not None:
+        fuse_lora(pipeline, lora, lora_scale)
     for name in {"unet", "transformer", "vae"} & pipeline.components.keys():
         getattr(pipeline, name).to(memory_format=memory_format)
-    family = _FAMILIES[type(pipeline).__name__](
-        pipeline,
-        native_size=native_size,
-        guidance_scale=guidance_scale,
-        device=device,
-        memory_format=memory_format,
-        compile=compile,
-    )
-    return pipeline, family
+    if cpu_offload:
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    return pipeline
 
 
 class TextToImage:
@@ -122,21 +167,24 @@ class TextToImage:
 
     def __init__(
         self,
+        pipeline: Any,
         family: Family,
         denoiser: Denoiser,
         guidance_scale: float,
         prompts: Prompts,
+        negative_prompt: str | None,
         image_size: int,
         device: torch.device,
     ) -> None:
-        self._family, self._denoiser, self._prompts = family, denoiser, prompts
-        self._guidance_scale, self._image_size, self._device = guidance_scale, image_size, device
+        self._pipeline, self._family, self._denoiser = pipeline, family, denoiser
+        self._guidance_scale, self._prompts, self._negative_prompt = guidance_scale, prompts, negative_prompt
+        self._image_size, self._device = image_size, device
         self._conditions: dict[str | None, Condition] = {}
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, ...]: scaled to the native size, then into the model's latents."""
         with torch.inference_mode():
-            native = resize(images.to(self._device).float() / 127.5 - 1, self._family.native_size).clamp(-1, 1)
+            native = resize(to_model(images.to(self._device)), self._family.native_size).clamp(-1, 1)
             return self._family.encode(native)
 
     def generate(
@@ -149,11 +197,12 @@ class TextToImage:
         texts = [self._prompts(label, seed) for label, seed in zip(labels.tolist(), seeds, strict=True)]
         told = self._told(texts)
         scale = 1.0 if self._family.embeds_guidance else self._guidance_scale
-        null = told if scale == 1 else self._told([None] * len(texts))
+        null = told if scale == 1 else self._told([self._negative_prompt] * len(texts))
         made = self._denoiser(latents, *classifier_free(told, null, scale), strength, seeds)
         with torch.inference_mode():
-            image = resize(self._family.decode(made).clamp(-1, 1), self._image_size).clamp(-1, 1)
-            return ((image + 1) * 127.5).round().to(torch.uint8)
+            images = from_model(self._checked(self._family.decode(made)), self._image_size)
+        self._pipeline.maybe_free_model_hooks()  # with cpu_offload: what was at work last leaves the GPU
+        return images
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Make images from noise alone: strength 1 of latents that are zero."""
@@ -164,10 +213,20 @@ class TextToImage:
         """See `Generator.describe`."""
         return {
             "prompt": self._prompts(label, seed),
+            "negative_prompt": self._negative_prompt or "",
             "native_size": self._family.native_size,
+            "image_size": self._image_size,
             "guidance_scale": float(self._guidance_scale),
             **self._denoiser.describe(strength),
         }
+
+    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+        """Blacken what the model's safety checker says to, as its pipeline does; float32 [B, 3, n, n]."""
+        if self._pipeline.components.get("safety_checker") is None:
+            return images
+        seen = (images.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
+        safe = self._pipeline.run_safety_checker(seen, self._device, torch.float32)[0]
+        return torch.from_numpy(safe).permute(0, 3, 1, 2) * 2 - 1
 
     def _told(self, texts: Sequence[str | None]) -> Condition:
         """Return what the network is told of prompts, tensors [B, ...].
@@ -179,13 +238,6 @@ class TextToImage:
                 with torch.inference_mode():
                     self._conditions[text] = self._family.embed(text)
         return tuple(torch.stack(parts) for parts in zip(*(self._conditions[text] for text in texts), strict=True))
-
-
-def resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Scale images, float [B, 3, H, W], to `size` pixels of a side, antialiased."""
-    if images.shape[2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
 
 
 def _check_lengths(family: Family, prompts: Sequence[str]) -> None:

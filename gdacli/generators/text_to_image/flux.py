@@ -11,8 +11,7 @@ from gdacli.generators.text_to_image.autoencoder import Autoencoder
 from gdacli.generators.text_to_image.noise import read_shift
 from gdacli.schedules import NUM_TRAIN_TIMESTEPS, Flow, NoiseSchedule
 
-_MAX_TOKENS, _MAX_TOKENS_DISTILLED = 512, 256
-"""That T5 reads: of dev, and of schnell, which is told no guidance."""
+_MAX_TOKENS = 512
 
 
 class Flux:
@@ -52,7 +51,7 @@ class Flux:
         self.embeds_guidance = transformer.config.guidance_embeds
         self._guidance = (torch.tensor(guidance_scale, device=device),) if self.embeds_guidance else ()
         self.tokenizer = pipeline.tokenizer_2
-        self.max_tokens = _MAX_TOKENS if self.embeds_guidance else _MAX_TOKENS_DISTILLED
+        self.max_tokens = min(_MAX_TOKENS, self.tokenizer.model_max_length)  # 512 of dev, 256 of schnell
         places = torch.arange(self._side, dtype=transformer.dtype, device=device)
         self._places = torch.cartesian_prod(torch.zeros(1, dtype=transformer.dtype, device=device), places, places)
 

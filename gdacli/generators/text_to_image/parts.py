@@ -30,7 +30,8 @@ _NEVER = ("watermarker", "image_encoder")
 def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safety_checker: bool) -> Any:
     """Read the image-to-image pipeline of a model, on the CPU and in evaluation mode.
 
-    The CLIP text encoders and the safety checker are float32: they are small, and their results serve a whole run.
+    The CLIP text encoders and the safety checker are float32: they are small, and their results serve a whole run. So
+    is the VAE of Stable Diffusion XL where its config says `force_upcast`: its activations are large.
 
     Args:
         folder: with model_index.json and a folder per part.
@@ -53,7 +54,9 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
         library, kind = index[name]
         parts[name] = None
         if library is not None and name not in skipped:
-            parts[name] = _read_part(folder / name, _part_class(folder, library, kind), dtype, variant)
+            precise = name == "vae" and pipeline_class.__name__.startswith("StableDiffusionXL") and _upcasts(folder)
+            of_part = torch.float32 if precise else dtype
+            parts[name] = _read_part(folder / name, _part_class(folder, library, kind), of_part, variant)
     if "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
         parts["requires_safety_checker"] = False  # silences a warning
     try:
@@ -135,6 +138,11 @@ def _read_part(folder: Path, kind: Any, dtype: torch.dtype, variant: str | None)
     if found["missing_keys"]:
         raise GdaError(f"{folder}: the weights lack {min(found['missing_keys'])}; allowed: {_LAYOUT}")
     return part.eval()
+
+
+def _upcasts(folder: Path) -> bool:
+    path = folder / "vae/config.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("force_upcast", True)
 
 
 def _short(error: Exception) -> str:

@@ -57,8 +57,6 @@ class StableDiffusion:
         self.native_size = native_size or unet.config.sample_size * factor
         if self.native_size % factor:
             raise GdaError(f"generate.native_size: found {native_size}; allowed for this model: multiples of {factor}")
-        if self._is_xl and pipeline.vae.config.force_upcast:
-            pipeline.vae.to(torch.float32)  # as the model's makers say: its activations are large
         self._codes = Autoencoder(pipeline.vae, self.native_size, device, memory_format)
         self.latent_shape: tuple[int, ...] = self._codes.latent_shape
         self.encode, self.decode = self._codes.encode, self._codes.decode
