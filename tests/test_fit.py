@@ -105,6 +105,7 @@ def test_early_stop_keeps_the_weights_of_the_best_check(tmp_path):
     fitted = train(tmp_path / "a", updates=100, check_every=2, patience=2, check=check, keeper=keeper)
     assert (fitted.updates, fitted.kept_update) == (8, 4)
     assert fitted.checks == [[2, 3.0], [4, 1.0], [6, 1.0], [8, 2.0]]
+    assert [update for update, _ in fitted.losses] == [2, 4, 6, 8]  # a stop finds a loss to report
     saved = load_file(tmp_path / "a" / WEIGHTS)
     assert all(torch.equal(saved[name], value) for name, value in seen[1].items())
     assert not all(torch.equal(saved[name], value) for name, value in seen[3].items())

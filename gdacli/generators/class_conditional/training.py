@@ -177,12 +177,13 @@ def fit(
         optimizer.step()
         ema.step(unet.parameters())
         update += 1
-        if update % _LOOK_EVERY == 0 or update == updates:
+        checked = check_every is not None and update % check_every == 0
+        if update % _LOOK_EVERY == 0 or checked or update == updates:
             if not torch.isfinite(loss):
                 raise GdaError(f"fit: the loss is no longer a number after update {update}: lower fit.lr")
             losses.append([update, loss.item()])
             on_update(update, loss.item())
-        if check is not None and check_every is not None and (update % check_every == 0 or update == updates):
+        if check is not None and (checked or (check_every is not None and update == updates)):
             averaged = copy.deepcopy(unet).eval()
             ema.copy_to(averaged.parameters())
             distance = check(averaged, update)
