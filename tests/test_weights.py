@@ -91,7 +91,7 @@ def test_processes_that_begin_together_download_once_and_sweep_what_a_killed_one
 
 def test_a_url_is_pinned_by_its_bytes(server, work):
     address, _ = server
-    pins = pin_files({"model": f"{address}/base.pt"}, None)
+    pins = pin_files({"model": f"{address}/base.pt"}, None, None, False)
     found = locate_pinned(pins)["model"]
     assert found.read_bytes() == CONTENT
     found.write_bytes(b"changed")
