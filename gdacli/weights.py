@@ -66,6 +66,8 @@ def pin_files(files: Mapping[str, str], revision: str | None) -> dict[str, dict[
     for option, name in files.items():
         wanted = revision if option == "model" else None
         path = locate(name, wanted, f"generate.{option}", _FILES[option])
+        if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _FILES[option]):
+            raise GdaError(f"generate.{option}: {path} holds none of {', '.join(_FILES[option])}: name another folder")
         commit = path.name if path.parent.name == "snapshots" else None
         pins[option] = {
             "name": name,
