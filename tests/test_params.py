@@ -71,6 +71,14 @@ def test_mistakes_are_named_in_one_line(folder, override):
     assert re.search(WRONG[override], message), message
 
 
+def test_an_arm_without_sources_is_refused_where_the_backend_edits_sources(folder):
+    edits = ["generate.backend=diffusemix", "generate.model=folder"]
+    load_params(folder, edits)
+    with pytest.raises(GdaError, match=r"arms.flood: add: sampled [^\n]*diffusemix does not: it edits sources; "):
+        load_params(folder, [*edits, "compare.arms=[original, flood]"])
+    load_params(folder, ["compare.arms=[original, flood]"])
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(GdaError, match=r"params\.yaml does not exist: go to a project's folder"):
         load_params(tmp_path)

@@ -144,9 +144,9 @@ class DiffuseMix:
 
         Prompt, mask and fractal are drawn by the image's seed. See `Generator.generate`.
 
-        Source: Islam et al. 2024 (arXiv 2405.14881), section 3, and its official code, which is what the
-        targeted-augmentation paper ran (appendix F.1); the mask, fractal and edit are each described where they are
-        made.
+        Source: DiffuseMix, Islam et al. 2024 (arXiv 2405.14881), section 3, and its official code, which is what the
+        targeted-augmentation paper ran (appendix F.1). That code works at 256 pixels; this edits at the native size and
+        mixes at the size of the data set.
         """
         edited = self.edit(latents, labels, strength, seeds).float()
         with torch.inference_mode():

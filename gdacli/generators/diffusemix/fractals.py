@@ -36,8 +36,8 @@ class Fractals:
         Raises:
             GdaError: the file holds no image.
 
-        Source: DiffuseMix (Islam et al. 2024), section 3, blends in one of a set of about 100 found images, resized
-        whatever its shape.
+        Source: DiffuseMix (Islam et al. 2024), section 3, blends in one of a set of fractals at random; its code
+        resizes it whatever its shape.
         """
         if self.paths is None:
             return julia(derive_seed(seed, "fractal"), self.size)

@@ -14,7 +14,7 @@ def draw_mask(seed: int) -> str:
     """Return one of MASKS by an image's seed.
 
     Source: DiffuseMix (Islam et al. 2024), section 3: halves side by side or one above the other, and their mirrored
-    forms; its code has `source_left` and `source_top` alone.
+    forms; its code draws from `source_left` and `source_top` alone.
     """
     return MASKS[derive_seed(seed, "mask") % len(MASKS)]
 
