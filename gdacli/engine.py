@@ -123,6 +123,7 @@ class Engine:
                 made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
             else:
                 made = generator.sample(labels, seeds)
+            self._check_images(made)
             waiting.append((batch, self._encoders.submit(self._encode, made.cpu().numpy(), len(batch))))
             if len(waiting) > _WAITING:
                 yield self._finish(*waiting.pop(0))
@@ -269,8 +270,25 @@ class Engine:
         labels, sources = [each.label for each in padded], [each.source_key for each in padded]
         return self.scorer(pixels, labels, sources, prompts)[: len(batch)]
 
+    def _check_images(self, made: torch.Tensor) -> None:
+        """Hold a backend to what it must return, once a batch: one may be the project's own."""
+        settings, side = self._recipe.settings, self._recipe.image_size
+        expected = ("torch.uint8", [settings["batch_size"], 3, side, side])
+        found = (str(made.dtype), list(made.shape))
+        if found != expected:
+            raise GdaError(
+                f"generate.backend: {settings['backend']} made {found[0]} {found[1]}; "
+                f"allowed: {expected[0]} {expected[1]}"
+            )
+
     def _describe(self, request: Request) -> dict[str, Any]:
         recipe = self._recipe
+        own = self.generator.describe(request.label, request.strength / 1000, request.seed)
+        if not isinstance(own.get("prompt"), str):
+            raise GdaError(
+                f"generate.backend: {recipe.settings['backend']} describes an image by {own!r}; "
+                "it must say its prompt, a text"
+            )
         return {
             "source_key": request.source_key,
             "source_sha256": request.source_sha256,
@@ -284,7 +302,7 @@ class Engine:
             "revision": recipe.weights[:16],
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
-            **self.generator.describe(request.label, request.strength / 1000, request.seed),
+            **own,
         }
 
 

@@ -125,7 +125,9 @@ class Generate(Section):
     backend: str = Field(
         EMBEDDED, description=f"one of {', '.join(backend_names())}, or a file `generators/<name>.py` of the project"
     )
-    model: str | None = Field(None, description="folder, file or Hub id of the backend's pretrained model")
+    model: str | None = Field(
+        None, description="folder, file, URL of a file or Hub id of the backend's pretrained model"
+    )
     revision: str | None = Field(None, description="of the model, where that is a Hub id")
     variant: str | None = Field(None, description="of the model's files: fp16")
     lora: str | None = Field(None, description="LoRA weights for the model: a folder, a .safetensors file, a Hub id")
@@ -192,7 +194,7 @@ class Generate(Section):
                 able = [other for other in backend_names() if name in backend_facts(other).options]
                 raise ValueError(f"{name} goes with backend: {' or '.join(able)}; found backend: {self.backend}")
         if "model" in own and self.model is None:
-            raise ValueError(f"model: missing; backend: {self.backend} needs a folder, a file or a Hub id")
+            raise ValueError(f"model: missing; backend: {self.backend} needs a folder, a file, a URL or a Hub id")
         if self.negative_prompt is not None and self.guidance_scale == 1:
             raise ValueError("negative_prompt has no effect with guidance_scale 1: raise it (3), or leave it out")
         if self.filter.min_clip_score is not None and self.clip_model is None:

@@ -1,11 +1,17 @@
 """Where a pretrained model's files are, and what identifies them."""
 
+import errno
+import fcntl
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from gdacli.artifacts import sha256_file
+from gdacli.artifacts import TEMPORARY_PREFIX, new_file, sha256_bytes, sha256_file
+from gdacli.console import progress
 from gdacli.errors import GdaError
 from gdacli.rng import digest
+from gdacli.store import local_work_folder, open_location
 
 PIN = "model.json"
 """Written by `gdacli fit`: the files that the settings name, where they were found, and their hashes."""
@@ -26,14 +32,16 @@ def locate(model: str, revision: str | None, key: str, files: Sequence[str]) -> 
     """Return where a model's files are: the folder or the file itself, or what the Hub's cache holds, or gets now.
 
     Args:
-        model: a local folder or file, or a Hub id.
+        model: a local folder or file, a Hub id, or the URL of a file.
         revision: of the Hub id; None is its newest.
         key: of params.yaml, for messages.
         files: PIPELINE or SINGLE.
 
     Raises:
-        GdaError: neither a folder, nor in the cache, nor reachable.
+        GdaError: neither here, nor in the cache, nor reachable.
     """
+    if "://" in model:
+        return download(model, key)
     folder = Path(model).expanduser()
     if folder.exists():
         return folder
@@ -56,11 +64,11 @@ def pin_files(files: Mapping[str, str], revision: str | None) -> dict[str, dict[
     """Return what `model.json` says of the files that a backend's settings name.
 
     Args:
-        files: option -> a folder, a file or a Hub id.
+        files: option -> a folder, a file, a Hub id or the URL of a file.
         revision: of the model, where that is a Hub id.
 
     Raises:
-        GdaError: one cannot be had.
+        GdaError: one cannot be had, or is a folder without such files.
     """
     pins: dict[str, dict[str, str | None]] = {}
     for option, name in files.items():
@@ -106,3 +114,61 @@ def weights_digest(folder: Path, files: Sequence[str]) -> str:
     found = sorted({path for pattern in files for path in folder.glob(pattern)})
     found = [path for path in found if not any(path.relative_to(folder).match(each) for each in _UNWANTED)]
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})
+
+
+def download(url: str, key: str) -> Path:
+    """Return a file that the user's cache keeps, downloaded once.
+
+    Args:
+        url: of fsspec: http(s)://, file://, s3://...
+        key: of params.yaml, for messages.
+
+    Raises:
+        GdaError: it cannot be downloaded; nothing half-written is left.
+    """
+    shown = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])  # without what may be secret
+    folder = local_work_folder() / "models"
+    path = folder / (sha256_bytes(url.encode())[:32] + Path(shown).suffix)
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # so that processes that begin together download it once
+        for left in folder.glob(f"{TEMPORARY_PREFIX}{path.name}-*"):  # of one that was killed
+            left.unlink()
+        if not path.exists():
+            with new_file(path) as temporary:
+                _fetch(url, shown, key, temporary)
+    return path
+
+
+def _fetch(url: str, shown: str, key: str, target: Path) -> None:
+    from fsspec.callbacks import Callback
+
+    source: Any = open_location(url)
+    try:
+        size = source.fs.size(source.path)
+        total = max(1, (size or 0) >> 20)
+        with progress(f"downloading {shown}", total, "MB") as advance:
+            reported = 0
+
+            def report(size: int | None, value: int, **_: Any) -> None:
+                nonlocal reported
+                done = min(value >> 20, total - 1)
+                if done > reported:
+                    advance(done - reported)
+                    reported = done
+
+            source.fs.get_file(source.path, str(target), callback=Callback(hooks={"progress": report}))
+            advance(total - reported)
+    except Exception as error:  # each kind of place has its own
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        cause = error.__cause__ or error  # whose text may name the whole URL
+        reason = getattr(cause, "strerror", None) or getattr(cause, "message", None)
+        said = f"{type(cause).__name__}: {reason}" if reason else type(cause).__name__
+        raise GdaError(
+            f"{key}: {shown} cannot be downloaded ({said}): check the URL, or download it elsewhere and name the file"
+        ) from error
+    if size is not None and target.stat().st_size != size:
+        raise GdaError(f"{key}: {shown} was cut short: found {target.stat().st_size} bytes of {size}: run it again")

@@ -162,10 +162,10 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
 
-    The class-conditional one is fitted on the shapes, Stable Diffusion and InstructPix2Pix have random weights.
+    The class-conditional one is fitted on the shapes, the others have random weights.
     """
     import torch
-    from tiny_models import instruct_pix2pix, stable_diffusion
+    from tiny_models import glide, instruct_pix2pix, stable_diffusion
 
     from gdacli.generators import backend
 
@@ -176,6 +176,9 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             torch.set_num_threads(1)
             if name == "text_to_image":
                 made[name] = stable_diffusion(tmp_path_factory.mktemp(name))
+                return made[name]
+            if name == "glide":
+                made[name] = glide(tmp_path_factory.mktemp(name)).parent
                 return made[name]
             if name == "diffusemix":
                 made[name] = instruct_pix2pix(tmp_path_factory.mktemp(name))

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -454,3 +455,49 @@ def test_a_full_disk_is_one_line_and_keeps_the_finished_shards(ready, tmp_path, 
     result = generate(ready, *small_and_large)
     assert result["run"]["made"] >= 60
     assert result["run"]["reused"] == sum(len(shard_of(path)) for path in finished)
+
+
+def test_a_backend_of_the_project_is_one_file(ready):
+    """The file of docs/own-generator.md."""
+    page = (Path(__file__).parents[1] / "docs/own-generator.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    chosen = ("-S", "generate.backend=grain")
+    assert "found 'grain', allowed: class_conditional, " in ready("generate", *chosen).error
+    file = ready.folder / "generators/grain.py"
+    file.parent.mkdir()
+    file.write_text(code)
+    for command in re.findall(r"^\$ gdacli (.*)$", page, re.MULTILINE):
+        assert ready(*command.split()).code == 0
+    made = images(ready)
+    source = {
+        each.key: decode_array(each.image).astype(int)
+        for path in (ready.folder / "data/source").glob("train-*.tar")
+        for each in read_shard(path)
+    }
+
+    def moved(strength: float) -> float:
+        generate(ready, *chosen, "-S", f"arms.targeted.strengths=[{strength}]")
+        pairs = [(image, meta["source_key"]) for image, meta in images(ready).values() if meta["source_key"]]
+        return float(np.mean([np.abs(decode_array(image) - source[key]).mean() for image, key in pairs]))
+
+    assert 0 < moved(0.25) < moved(1.0)
+    assert generate(ready, *chosen)["run"]["made"] == 0
+    assert images(ready) == made
+    assert ready("regenerate", "--key", next(iter(made))).code == 0
+    file.write_text(code.replace("100 * strength", "90 * strength"))  # without a new VERSION
+    assert generate(ready, *chosen)["run"]["made"] == len(made)
+    for wrong, message in (
+        (
+            code.replace("torch.uint8)", "torch.int64)"),
+            "grain made torch.int64 [32, 3, 16, 16]; allowed: torch.uint8 [32,",
+        ),
+        (code.replace('"prompt"', '"words"'), "grain describes an image by {'words': "),
+        (code.replace("VERSION = 1", "VERSION = one()"), "VERSION, OPTIONS and PROMPT must be plain constants"),
+        (
+            code.replace("OPTIONS = ()", 'OPTIONS = ("strength",)'),
+            "OPTIONS ('strength',); allowed: an integer, and a tuple",
+        ),
+        (code.replace("def load(", "def load"), "grain.py:9: "),
+    ):
+        file.write_text(wrong)
+        assert message in ready("generate", *chosen).error

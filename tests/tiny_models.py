@@ -1,12 +1,18 @@
 """Random-weight models in the real on-disk layout: tiny for tests, larger for benchmarks."""
 
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+from gdacli.generators.glide.checkpoint import checkpoint_shapes
+from gdacli.generators.glide.network import Configuration
 
 WORDS = ("a", "photo", "of", "disc", "ring", "shape", "square")
 
@@ -127,6 +133,42 @@ def clip(folder: Path, *, seed: int = 0) -> Path:
     CLIPModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
+
+
+def glide(folder: Path, *, name: str = "base.pt", dtype: torch.dtype = torch.float32) -> Path:
+    """Write a checkpoint of GLIDE with made-up weights, laid out as the released one, and return the file.
+
+    Args:
+        folder: gets the file.
+        name: of the file; one that ends in .safetensors is written as such.
+        dtype: of the weights; the released ones are float32 or float16.
+    """
+    sizes = Configuration(
+        channels=(32, 32, 64),
+        attention=(False, False, True),
+        blocks_per_level=1,
+        text_length=16,
+        text_width=64,
+        text_layers=1,
+    )
+    weights = {key: tensor.to(dtype) for key, tensor in made_up_weights(checkpoint_shapes(sizes)).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".safetensors"):
+        save_file(weights, folder / name)
+    else:
+        torch.save(weights, folder / name)
+    return folder / name
+
+
+def made_up_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Return weights that depend on their names and shapes alone; the golden numbers of GLIDE were made with these."""
+    weights = {}
+    for name, shape in shapes.items():
+        rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        values = rng.standard_normal(tuple(shape)).astype(np.float32) * np.float32(0.08)
+        is_scale = name.endswith("weight") and len(shape) == 1
+        weights[name] = torch.from_numpy(1 + values if is_scale else values)
+    return weights
 
 
 def _write_tokenizer(folder: Path, exist_ok: bool = False) -> dict[str, int]:
