@@ -18,6 +18,7 @@ from gdacli.generators.diffusemix import DiffuseMix, edit_guidance
 from gdacli.generators.diffusemix.fractals import Fractals, julia, list_fractals
 from gdacli.generators.diffusemix.masks import MASKS, draw_mask, edited_share
 from gdacli.generators.diffusemix.mix import mix
+from gdacli.schedules import Timesteps
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -91,6 +92,7 @@ def test_fractals_of_a_folder_are_drawn_by_seed_and_resized(tmp_path):
         (tmp_path / name).write_bytes(encoded(picture, "JPEG" if name.endswith("jpg") else "PNG"))
     (tmp_path / "notes.txt").write_text("no image")
     fractals = Fractals(list_fractals(tmp_path), 8)
+    assert [path.name for path in fractals.paths or ()] == ["a.png", "b.png", "c.jpg"]
     names = [fractals.name(seed) for seed in range(60)]
     assert set(names) == set(colours)
     for seed, name in enumerate(names):
@@ -120,12 +122,14 @@ def test_guidance_is_equation_3_with_no_needless_evaluation(text_scale, image_sc
     assert len(conditions) == (text_scale != 0) + (image_scale != text_scale) + (image_scale != 1)
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "dpmsolver++"])
-def test_edits_are_those_of_diffusers_pipeline(folder, sources, solver):
-    """From the same sources, noise and grid, over text encoder, both guidances, denoiser, solver and VAE."""
+@pytest.mark.parametrize(("solver", "strength"), [("ddpm", 1.0), ("dpmsolver++", 1.0), ("ddpm", 0.6)])
+def test_edits_are_those_of_diffusers_pipeline(folder, sources, solver, strength):
+    """From the same sources, noise and grid, over text encoder, both guidances, denoiser, solver and VAE.
+
+    The pipeline knows no strength: for one below 1 it gets noised sources to start from, and our grid.
+    """
     images, labels, seeds = sources
     schedule: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    schedule |= {"timestep_spacing": "trailing"}
     pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = (
@@ -133,12 +137,18 @@ def test_edits_are_those_of_diffusers_pipeline(folder, sources, solver):
     )
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = torch.cat([torch.randn(1, 4, 4, 4, generator=generator) for generator in generators])
-    alpha_bar = pipeline.scheduler.alphas_cumprod[999]
+    grid = [level.time for level in Timesteps([0.5] * 1000, "native").levels(strength, 20)]
+    scheduler, set_timesteps = pipeline.scheduler, pipeline.scheduler.set_timesteps
+    scheduler.set_timesteps = lambda num_inference_steps, device: set_timesteps(timesteps=grid, device=device)
+    alpha_bar, pixels = scheduler.alphas_cumprod[grid[0]], images.float() / 127.5 - 1
+    with torch.inference_mode():
+        clean = pipeline.vae.encode(pixels).latent_dist.mode() * pipeline.vae.config.scaling_factor
+    kept = clean if strength < 1 else torch.zeros_like(clean)
     names = ("disc", "ring shape", "square")
     expected = pipeline(
         prompt=[f"make it a photo of {names[label]}" for label in labels],
-        image=images.float() / 127.5 - 1,
-        latents=(1 - alpha_bar) ** 0.5 * noise,
+        image=pixels,
+        latents=alpha_bar**0.5 * kept + (1 - alpha_bar) ** 0.5 * noise,
         num_inference_steps=20,
         guidance_scale=4.0,
         image_guidance_scale=1.5,
@@ -152,7 +162,7 @@ def test_edits_are_those_of_diffusers_pipeline(folder, sources, solver):
         guidance_scale=4.0,
         image_guidance_scale=1.5,
     )
-    made = ours.edit(ours.encode(images), labels, 1.0, seeds)
+    made = ours.edit(ours.encode(images), labels, strength, seeds)
     difference = np.abs(made.permute(0, 2, 3, 1).numpy() - 255 * expected)
     assert difference.max() < 0.51  # ours is rounded
     assert np.std(255 * expected) > 10
