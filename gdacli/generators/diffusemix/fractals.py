@@ -15,6 +15,7 @@ MADE = "julia"
 
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 _ITERATIONS = 64
+_FAR = 100.0  # what is further away stays so, and adds exp(-100)
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ def julia(seed: int, size: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     on = np.exp(1j * rng.uniform(0.2, 2 * np.pi - 0.2))
-    c = rng.uniform(1.0, 1.06) * (on / 2 - on**2 / 4)
+    c = complex(rng.uniform(1.0, 1.06) * (on / 2 - on**2 / 4))
     axis = rng.uniform(0.5, 1.3) * ((np.arange(size) + 0.5) / size * 2 - 1)
     z = (axis + 1j * axis[:, None]) * np.exp(1j * rng.uniform(0, 2 * np.pi)) + complex(*rng.uniform(-0.3, 0.3, 2))
-    field = np.zeros((size, size))
-    for _ in range(_ITERATIONS):
-        distance = np.abs(z)
-        field += np.exp(-distance)
-        z = np.where(distance < 100, z * z + c, z)
+    x, y = z.real.astype(np.float32), z.imag.astype(np.float32)
+    field = np.zeros_like(x)
+    for _ in range(_ITERATIONS):  # z -> z^2 + c in real numbers: half the time of complex ones
+        field += np.exp(-np.sqrt(x * x + y * y))
+        x, y = np.clip(x * x - y * y + c.real, -_FAR, _FAR), np.clip(2 * x * y + c.imag, -_FAR, _FAR)
     ranks = np.empty(size * size)
     ranks[np.argsort(field, axis=None, kind="stable")] = np.arange(size * size) / (size * size)
     phases, turns = rng.uniform(0, 1, (3, 1, 1)), rng.uniform(0.7, 2.5, (3, 1, 1))
