@@ -126,8 +126,8 @@ def seeded_noise(like: torch.Tensor, seeds: Sequence[int]) -> Callable[[], torch
     return draw
 
 
-def compiled(network: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a network for the one shape that it gets.
+def compiled(network: Callable[..., Any], field: str = "generate.compile") -> Callable[..., Any]:
+    """Compile a network for the one shape that it gets; `field` is the parameter that asks for it.
 
     Raises:
         GdaError: from the first call on, if there is no working compiler.
@@ -142,8 +142,6 @@ def compiled(network: Callable[..., Any]) -> Callable[..., Any]:
             return fast(*arguments, **keywords)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())[:200]
-            raise GdaError(
-                f"generate.compile: torch.compile failed: {reason}; set generate.compile to false"
-            ) from error
+            raise GdaError(f"{field}: torch.compile failed: {reason}; set {field} to false") from error
 
     return call

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from gdacli.architectures import ARCHITECTURES
 from gdacli.array_cache import cached_arrays
@@ -132,6 +133,34 @@ def image_features(
         return {"features": features}
 
     return ImageFeatures(cached_arrays(cache, identity, {"features"}, compute)["features"], identity)
+
+
+def array_features(model: Classifier, images: np.ndarray) -> np.ndarray:
+    """Return features of square images in memory, as `image_features` of stored ones.
+
+    Args:
+        model: in eval mode on its device, made for an image size, to which the images are resized.
+        images: uint8 [N, 3, S, S], N >= 1.
+
+    Returns:
+        float32 [N, D], what the last layer sees: not normalised.
+
+    Raises:
+        GdaError: a feature is not a number.
+    """
+    size = model.image_size or images.shape[-1]
+    device, found = model.mean.device, list[np.ndarray]()
+    step = max(1, min(_LARGEST_BATCH, _PIXELS_AT_ONCE // size**2))
+    with torch.inference_mode():
+        for first in range(0, len(images), step):
+            pixels = torch.from_numpy(images[first : first + step]).to(device)
+            if size != pixels.shape[-1]:
+                pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+            found.append(model.logits_and_last_features(pixels.float() / 255)[1].cpu().numpy())
+    features = np.concatenate(found)
+    if not np.isfinite(features.sum(0, dtype=np.float64)).all():
+        raise GdaError("the model gives features that are not numbers: train the probe with a lower probe.lr")
+    return features
 
 
 def image_predictions(

@@ -51,7 +51,21 @@ class Params(Section):
                 f"it must be a multiple of {share}, so that an image's bits do not depend on its place in the batch"
             )
         embedded = self.generate.backend == EMBEDDED
-        if embedded and self.generate.guidance_scale != 1 and self.fit.class_dropout == 0:
+        if embedded and not self.fit.conditional:
+            if self.generate.guidance_scale != 1:
+                raise ValueError(
+                    f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.conditional false makes a "
+                    "model without classes to guide with: set guidance_scale to 1, or fit.conditional to true"
+                )
+            for name in self.compare.arms:
+                arm = self.arms.get(name)
+                if arm is not None and (arm.add == "sampled" or 1.0 in arm.strengths):
+                    raise ValueError(
+                        f"arms.{name}: its images are made from noise alone, but fit.conditional false makes a model "
+                        "without classes, whose labels come from a source: set fit.conditional to true, or leave the "
+                        "arm out of compare.arms"
+                    )
+        elif embedded and self.generate.guidance_scale != 1 and self.fit.class_dropout == 0:
             raise ValueError(
                 f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.class_dropout 0 trains "
                 "nothing to guide with: allowed is 1, or raise fit.class_dropout (0.1)"

@@ -18,6 +18,8 @@ REJECTS = Path("rejects.csv")
 DROPPED = SYNTHETIC / "dropped.csv"
 PREVIEW = DATA / "preview"
 LATEST = PREVIEW / "latest.png"
+FIT_SAMPLES = PREVIEW / "fit.png"
+FIT_NEAREST = PREVIEW / "fit_nearest.png"
 SWEEPS = Path("sweeps")
 
 

@@ -72,12 +72,19 @@ class Select(Section):
 
 
 class Fit(Section):
-    """`fit`: the class-conditional diffusion model, trained on the train split alone."""
+    """`fit`: the diffusion model of the class_conditional backend, trained on the train split alone."""
 
-    updates: Positive = Field(2500, description="optimizer steps; more is better")
+    updates: Positive = Field(2500, description="optimizer steps; with patience at most; more is better")
     batch_size: Positive = Field(128, description="images per update")
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="of AdamW; warmed up, then lowered over the last fifth")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="of the averaged weights that are saved")
+    lr: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="of AdamW; warmed up, then, without patience, lowered over the last fifth"
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.995, description="of the averaged weights that are saved; less over the first updates"
+    )
+    conditional: bool = Field(
+        True, description="false: a model that is told no class; variants have their source's label"
+    )
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share trained without class, for guidance"
     )
@@ -85,13 +92,49 @@ class Fit(Section):
         [32, 64], description="channels per level"
     )
     layers_per_block: Positive = Field(1, description="residual layers per level")
+    attention_resolutions: list[Positive] = Field(
+        [], description="sides in pixels at which a level has self-attention; the middle block always has"
+    )
+    attention_head_dim: Positive = Field(8, description="channels of an attention head")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="within the residual layers")
     flip: bool = Field(False, description="also train on mirrored images")
-    seed: Seed = Field(0, description="of the weights, the order and the noise")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward pass; auto: bfloat16 on a GPU, else float32; weights are float32"
+    )
+    compile: bool = Field(False, description="torch.compile: faster on a GPU, after a minute or so more to start")
+    check_every: Positive | None = Field(
+        None, description="updates between checks: Fréchet distance, sample sheet, saved state; null: only at the end"
+    )
+    check_images: Annotated[int, Field(ge=2)] = Field(
+        1000, description="samples of a check, against as many held-out images; fewer where there are fewer"
+    )
+    patience: Positive | None = Field(
+        None, description="stop after so many checks without a better Fréchet distance, keep the best; null: off"
+    )
+    save_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="between two saves of the state from which a killed fit goes on"
+    )
+    seed: Seed = Field(0, description="of the weights, the order, the noise and the checks")
+
+    def of_weights(self) -> dict[str, Any]:
+        """Return the settings that decide the weights, or what the checks along the way say."""
+        left_out = {"save_seconds"} | (set() if self.check_every else {"check_images"})
+        return self.model_dump(mode="json", exclude=left_out)
+
+    def of_training(self) -> dict[str, Any]:
+        """Return what `class_conditional.fit` takes of them as it stands."""
+        return self.model_dump(exclude={"dtype", "check_images", "save_seconds"})
 
     @model_validator(mode="after")
     def _channels_fit_groups(self) -> "Fit":
         if any(channels % 8 for channels in self.block_out_channels):
             raise ValueError(f"block_out_channels {self.block_out_channels}: each must be a multiple of 8")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_checks(self) -> "Fit":
+        if self.patience is not None and self.check_every is None:
+            raise ValueError(f"patience: found {self.patience}, but check_every null checks nothing: set check_every")
         return self
 
 

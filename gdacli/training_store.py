@@ -164,6 +164,5 @@ class TrainingStore:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a folder without folders in it, never as hard links, which DVC's cache would make read-only."""
-    for file in sorted(source.iterdir()):
-        shutil.copyfile(file, target / file.name)
+    """Copy the files of a folder, never as hard links, which DVC's cache would make read-only."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)

@@ -108,7 +108,7 @@ def leftovers(project: Project) -> list[str]:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_kill_leave_nothing_half_written(project, sent, code):
-    project.ok("prepare")
+    project.ok("prepare", "probe")
     process = start(project, "fit", "-S", "fit.updates=1000000")
     deadline = time.monotonic() + 60
     while not leftovers(project) and time.monotonic() < deadline:

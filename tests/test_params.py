@@ -46,6 +46,8 @@ WRONG = {
     "arms.random.select=all": "like goes with a strategy that ranks images",
     "compute.threads=3": "generate.batch_size: found 32; with compute.threads 3 it must be a multiple of 48",
     "fit.class_dropout=0": "generate.guidance_scale: found 3.0, but fit.class_dropout 0 trains nothing to guide with",
+    "fit.conditional=false": "generate.guidance_scale: found 3.0, but fit.conditional false makes a model without cl",
+    "fit={conditional: false, patience: 3}": "fit: patience: found 3, but check_every null checks nothing",
     "compare.arms.0=original": "-S compare.arms.0=original: compare.arms is no section, it holds .*original",
     "arms.targeted.strengths=[]": "arms.targeted: add: synthetic needs strengths",
     "arms.targeted.k=3": "arms.targeted: k goes with add: copies, found add: synthetic",
@@ -80,6 +82,16 @@ def test_an_arm_without_sources_is_refused_where_the_backend_edits_sources(folde
     with pytest.raises(GdaError, match=r"arms.flood: add: sampled [^\n]*diffusemix does not: it edits sources; "):
         load_params(folder, [*edits, "compare.arms=[original, flood]"])
     load_params(folder, ["compare.arms=[original, flood]"])
+
+
+def test_a_model_without_classes_makes_no_image_from_noise_alone(folder):
+    told = ["fit.conditional=false", "generate.guidance_scale=1"]
+    assert load_params(folder, told).fit.conditional is False  # the arm flood is there, but not compared
+    for more in ("compare.arms=[flood]", "arms.targeted.strengths=[0.5, 1]"):
+        with pytest.raises(
+            GdaError, match=r"arms\.(flood|targeted): its images are made from noise alone, but fit.cond"
+        ):
+            load_params(folder, [*told, more])
 
 
 def test_files_that_cannot_be_read(tmp_path):

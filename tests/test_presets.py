@@ -10,6 +10,7 @@ import yaml
 from conftest import invoke
 
 from gdacli.errors import GdaError
+from gdacli.generators.class_conditional.network import make_network
 from gdacli.params import Params, load_params
 from gdacli.presets import load_presets, preset_values
 from gdacli.stages.init import params_text
@@ -90,6 +91,17 @@ def test_the_fast_one_is_what_a_new_project_always_had():
     assert (train["batch_size"], train["lr"], train["schedule"]) == (128, 0.1, "piecewise")
     assert (probe["epochs"], probe["batch_size"], probe["lr"]) == (8, 128, 0.1)
     assert params("cpu")["fit"]["updates"] == 2000
+
+
+@pytest.mark.parametrize(("preset", "attended", "millions"), [("cifar10", [16, 8], 37), ("tiny_imagenet", [16, 8], 53)])
+def test_the_generators_of_a_gpu(preset, attended, millions):
+    fit = Params.model_validate(params(preset)).fit
+    assert (fit.attention_resolutions, fit.dropout, fit.ema_decay) == (attended, 0.1, 0.9999)
+    assert (fit.compile, fit.dtype, fit.flip) == (True, "auto", True)
+    names = ("block_out_channels", "layers_per_block", "attention_resolutions", "attention_head_dim", "dropout")
+    with torch.device("meta"):
+        network = make_network(params(preset)["data"]["image_size"], 10, **{name: getattr(fit, name) for name in names})
+    assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6) == millions
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -1,52 +1,216 @@
 """`gdacli fit`: train the embedded generator on the train split alone, or pin a pretrained one."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from gdacli.artifacts import new_directory, write_json
-from gdacli.compute import set_up
-from gdacli.console import progress
-from gdacli.generators import EMBEDDED, backend
+from gdacli.artifacts import new_directory, require, sha256_file, write_json
+from gdacli.console import progress, say
+from gdacli.generators import EMBEDDED
 from gdacli.params import Params
-from gdacli.paths import GENERATOR, PLOTS, SOURCE
-from gdacli.prepared import read_prepared
+from gdacli.paths import FIT_NEAREST, FIT_SAMPLES, GENERATOR, PLOTS, PROBE, SOURCE
+from gdacli.prepared import Prepared, read_prepared
+from gdacli.rng import digest
 from gdacli.tables import write_csv
+from gdacli.training_store import TrainingStore, copy_files
 from gdacli.weights import PIN, pin_files
 
-VERSION = 1
+if TYPE_CHECKING:
+    import torch
+
+    from gdacli.gauge import Gauge
+
+VERSION = 2
+
+_FIT_VERSION = 1
+"""Of what a training does; a higher one trains again."""
+_COURSE = "course"
+_SAMPLING = {"solver": "dpmsolver++", "num_inference_steps": 25, "guidance_scale": 1.0, "noise_schedule": "native"}
+"""Of the samples that are measured: the model's own distribution, which guidance would narrow."""
 
 
 def run(params: Params) -> dict[str, Any]:
-    """Write `data/generator/<backend>`; returns the loss over the last tenth of the updates, or what was pinned."""
+    """Write `data/generator/<backend>`; returns how good its samples are, or what was pinned."""
     prepared = read_prepared(SOURCE)
     prepared.square_size()
     if params.generate.backend != EMBEDDED:
         return _pin(params)
-    device = set_up(params.compute.device, params.compute.threads)
-    _, labels, arrays = prepared.load("train")
-    curve: list[list[float]] = []
-    output = GENERATOR / EMBEDDED
-    with new_directory(output) as folder, progress("fit", params.fit.updates, "updates") as advance:
-        done = 0
+    return _fit(params, prepared)
 
-        def on_update(updates: int, loss: float) -> None:
-            nonlocal done
-            curve.append([updates, loss])
-            advance(updates - done, note=f"loss {loss:.4f}")
-            done = updates
 
-        backend(EMBEDDED, None).fit(
-            torch.from_numpy(arrays).to(device),
-            torch.from_numpy(labels).to(device),
+def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
+    """Train the class-conditional model, or take a finished one from the work directory, and measure it.
+
+    A training that was killed goes on from its saved state; torch is loaded only where something is missing.
+    """
+    probe = [sha256_file(require(PROBE / name, "gdacli probe")) for name in ("model.safetensors", "config.json")]
+    store = TrainingStore(_identity(params, probe), params.fit.save_seconds)
+    measured = f"quality-{digest(probe, params.fit.check_images)[:16]}"
+    output = GENERATOR / params.generate.backend
+    with store.locked():
+        finished, course, quality = store.finished(), store.figures(_COURSE), store.figures(measured)
+        gauge = None
+        if finished is None or course is None or quality is None:
+            from gdacli.compute import set_up
+
+            device = set_up(params.compute.device, params.compute.threads)
+            gauge = _gauge(params, prepared, device)
+        if finished is not None and course is not None:
+            say(f"fit: was finished before, taken from {finished}")
+            with new_directory(output) as folder:
+                copy_files(finished, folder)
+        elif gauge is not None:
+            course = _train(params, prepared, store, gauge, device)
+            store.keep_figures(_COURSE, course)
+            store.finish(output)
+        if gauge is not None:
+            quality = _measure(params, prepared, gauge, device)
+            store.keep_figures(measured, quality)
+    write_csv(PLOTS / "fit.csv", ["updates", "loss"], course["losses"])
+    write_csv(PLOTS / "fit_quality.csv", ["updates", "frechet_distance"], course["checks"])
+    tail = [loss for _, loss in course["losses"][-max(1, len(course["losses"]) // 10) :]]
+    figures = {key: course[key] for key in ("updates", "kept_update")}
+    return {
+        "backend": params.generate.backend,
+        **figures,
+        "loss": sum(tail) / len(tail),
+        **quality,
+        "run": {"training_seconds": store.seconds()},
+    }
+
+
+def _identity(params: Params, probe: list[str]) -> str:
+    """Return the hash of all that determines a fit's weights and its curve, but for the kind of machine."""
+    fit = params.fit
+    return digest(
+        "fit",
+        _FIT_VERSION,
+        sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
+        fit.of_weights(),
+        probe if fit.check_every is not None else None,  # checks see through its eyes
+        params.compute.device,
+        params.compute.threads,
+        [version(name) for name in ("torch", "diffusers", "pillow")],
+    )
+
+
+def _gauge(params: Params, prepared: Prepared, device: torch.device) -> Gauge:
+    """Make what samples are measured with: held-out images and the probe's features."""
+    import numpy as np
+
+    from gdacli.features import array_features
+    from gdacli.gauge import Gauge
+    from gdacli.held_out import hold_out
+    from gdacli.models import load_checkpoint
+
+    probe = load_checkpoint(PROBE).to(device).eval()
+
+    def embed(images: np.ndarray) -> np.ndarray:
+        return array_features(probe, images)
+
+    fit = params.fit
+    train, validation = prepared.load("train")[1:], prepared.load("validation")[1:]
+    return Gauge(
+        held_out=hold_out(train, validation, embed, num_images=fit.check_images, seed=fit.seed),
+        embed=embed,
+        train_labels=train[0],
+        train_images=train[1],
+        class_names=prepared.class_names if fit.conditional else [],
+        mirrored=fit.flip,
+        seed=fit.seed,
+    )
+
+
+def _train(
+    params: Params, prepared: Prepared, store: TrainingStore, gauge: Gauge, device: torch.device
+) -> dict[str, Any]:
+    """Train and write the weights; returns how it went."""
+    import torch
+
+    from gdacli.generators import class_conditional
+
+    fit, shown = params.fit, 0
+    state = store.load()
+    note = ""
+    with (
+        new_directory(GENERATOR / params.generate.backend) as folder,
+        progress("fit", fit.updates, "updates") as advance,
+    ):
+        if state is not None:
+            say(f"fit: goes on after update {state['update']}")
+            shown = state["update"]
+            advance(shown, free=True)
+
+        def on_update(update: int, loss: float) -> None:
+            nonlocal shown
+            advance(update - shown, note=f"loss {loss:.4f}{note}")
+            shown = update
+
+        def check(network: Any, update: int) -> float:
+            nonlocal note
+            torch.nn.Module.to(network, _dtype(params, device))  # that of diffusers warns
+            generator = class_conditional.of_network(
+                network, class_names=prepared.class_names, **_sampling(device), compile=False
+            )
+            distance = gauge.check(generator, FIT_SAMPLES)
+            note = f", Fréchet distance {distance:.4g} after update {update}"
+            return distance
+
+        fitted = class_conditional.fit(
+            torch.from_numpy(gauge.train_images).to(device),
+            torch.from_numpy(gauge.train_labels).to(device),
             num_classes=prepared.num_classes,
             folder=folder,
             on_update=on_update,
-            **params.fit.model_dump(),
+            check=check,
+            dtype=_dtype(params, device),
+            state=state,
+            keeper=store,
+            **fit.of_training(),
         )
-    write_csv(PLOTS / "fit.csv", ["updates", "loss"], curve)
-    tail = [loss for _, loss in curve[-max(1, len(curve) // 10) :]]
-    return {"backend": EMBEDDED, "updates": params.fit.updates, "loss": sum(tail) / len(tail)}
+        if fitted.updates < fit.updates:
+            say(
+                f"fit: stopped after update {fitted.updates}: {fit.patience} checks without a better Fréchet distance; "
+                f"kept the weights of update {fitted.kept_update}"
+            )
+    return {
+        "updates": fitted.updates,
+        "kept_update": fitted.kept_update,
+        "losses": fitted.losses,
+        "checks": fitted.checks,
+    }
+
+
+def _measure(params: Params, prepared: Prepared, gauge: Gauge, device: torch.device) -> dict[str, Any]:
+    """Measure what was published, through the door that `generate` takes."""
+    from gdacli.generators import class_conditional
+
+    generator = class_conditional.load(
+        GENERATOR / params.generate.backend,
+        class_names=prepared.class_names,
+        image_size=prepared.square_size(),
+        device=device,
+        dtype=_dtype(params, device),
+        compile=False,
+        **_sampling(device),
+    )
+    return gauge.quality(generator, FIT_SAMPLES, FIT_NEAREST)
+
+
+def _sampling(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return {**_SAMPLING, "memory_format": layout}
+
+
+def _dtype(params: Params, device: torch.device) -> torch.dtype:
+    import torch
+
+    name = params.fit.dtype
+    fast = name == "bfloat16" or (name == "auto" and device.type == "cuda")
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _pin(params: Params) -> dict[str, Any]:
@@ -56,6 +220,7 @@ def _pin(params: Params) -> dict[str, Any]:
     with new_directory(GENERATOR / generate.backend) as output:
         write_json(output / PIN, pins)
     write_csv(PLOTS / "fit.csv", ["updates", "loss"], [])
+    write_csv(PLOTS / "fit_quality.csv", ["updates", "frechet_distance"], [])
     return {"backend": generate.backend, "updates": 0, "files": pins}
 
 
@@ -68,4 +233,17 @@ def summary(result: dict[str, Any]) -> str:
             for pin in result["files"].values()
         ]
         return f"{result['backend']}: nothing to fit; takes {', '.join(named) or 'no files'} -> {output}"
-    return f"{result['backend']}: {result['updates']} updates, last loss {result['loss']:.4f} -> {output}"
+    kept = f", kept those of update {result['kept_update']}" if result["kept_update"] != result["updates"] else ""
+    return (
+        f"{result['backend']}: {result['updates']} updates{kept}, last loss {result['loss']:.4f}, Fréchet distance "
+        f"{result['frechet_distance']:.4g} to {result['num_samples']} {result['measured_against']} images (of other "
+        f"real images: {result['real_frechet_distance']:.4g}); {_about_memory(result['memorisation'])} -> {output}"
+    )
+
+
+def _about_memory(found: dict[str, Any]) -> str:
+    """Say how many samples are nearer to a train image than real images are."""
+    shares = " and ".join(f"{100 * each['nearer_share']:.1f} % by {name}" for name, each in found.items())
+    suspect = any(each["suspect"] for each in found.values())
+    verdict = f"perhaps memorised: see {FIT_NEAREST}" if suspect else "no more than chance"
+    return f"nearer to a train image than 99 % of real images are {shares} ({verdict})"

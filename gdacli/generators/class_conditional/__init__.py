@@ -1,101 +1,22 @@
-"""A small class-conditional diffusion model in pixel space, trained on the train split alone."""
+"""A class-conditional (or unconditional) diffusion model in pixel space, trained on the train split alone."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DModel
-from diffusers.training_utils import EMAModel
+from diffusers import UNet2DModel
 
 from gdacli.denoiser import Condition, Denoiser, classifier_free, clip, compiled
 from gdacli.errors import GdaError
+from gdacli.generators.class_conditional.training import fit
 from gdacli.prompts import readable
-from gdacli.schedules import NUM_TRAIN_TIMESTEPS, NoiseSchedule, Timesteps, cosine_alpha_bars
+from gdacli.schedules import NoiseSchedule, Timesteps, cosine_alpha_bars
+
+__all__ = ["fit", "load", "of_network"]
 
 VERSION = 1
 OPTIONS = ()
-
-
-def fit(
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    num_classes: int,
-    updates: int,
-    batch_size: int,
-    lr: float,
-    ema_decay: float,
-    class_dropout: float,
-    block_out_channels: Sequence[int],
-    layers_per_block: int,
-    flip: bool,
-    seed: int,
-    folder: Path,
-    on_update: Callable[[int, float], None],
-) -> None:
-    """Train the denoiser and save its averaged weights in diffusers' layout.
-
-    Args:
-        images: uint8 [N, 3, H, W] on the device to train on; H is divisible by 2 per level after the first.
-        labels: int64 [N].
-        class_dropout: share of each batch that gets the null class, so that guidance has its unconditional half.
-        folder: gets `unet/` and `scheduler/`.
-        on_update: called with the number of updates done and the loss (mean squared error of the noise).
-
-    Raises:
-        GdaError: the image size does not fit the levels, or the loss is not a number.
-
-    Source: Ho et al. 2020 (loss), Nichol and Dhariwal 2021 (cosine schedule), Ho and Salimans 2022 (null class).
-    """
-    size, levels = images.shape[2], len(block_out_channels)
-    if size % 2 ** (levels - 1):
-        raise GdaError(
-            f"fit.block_out_channels: {levels} levels halve {size} pixels {levels - 1} times, which leaves a fraction: "
-            "use fewer levels or another data.image_size"
-        )
-    torch.manual_seed(seed)
-    unet = UNet2DModel(
-        sample_size=size,
-        block_out_channels=tuple(block_out_channels),
-        layers_per_block=layers_per_block,
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        num_class_embeds=num_classes + 1,
-        norm_num_groups=8,
-        attention_head_dim=8,
-    ).to(images.device)
-    unet.train()
-    ema = EMAModel(unet.parameters(), decay=ema_decay, use_ema_warmup=True, power=3 / 4)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(seed)
-    alpha_bars = torch.tensor(cosine_alpha_bars(), dtype=torch.float32)
-    for update in range(updates):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (update + 1) / 100, (updates - update) / (0.2 * updates))
-        batch = torch.randint(len(images), (batch_size,), generator=generator)
-        t = torch.randint(NUM_TRAIN_TIMESTEPS, (batch_size,), generator=generator)
-        noise = torch.randn(batch_size, *images.shape[1:], generator=generator).to(images.device)
-        dropped = torch.rand(batch_size, generator=generator) < class_dropout
-        mirrored = (torch.rand(batch_size, generator=generator) < 0.5 * flip).to(images.device)
-        classes = labels[batch.to(images.device)].masked_fill(dropped.to(images.device), num_classes)
-        clean = _to_model(images[batch.to(images.device)])
-        clean = torch.where(mirrored[:, None, None, None], clean.flip(3), clean)
-        level = alpha_bars[t].to(images.device)[:, None, None, None]
-        noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        loss = F.mse_loss(unet(noisy, t.to(images.device), class_labels=classes).sample, noise)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        ema.step(unet.parameters())
-        if (update + 1) % 50 == 0 or update + 1 == updates:
-            if not torch.isfinite(loss):
-                raise GdaError(f"fit: the loss is no longer a number after update {update + 1}: lower fit.lr")
-            on_update(update + 1, loss.item())
-    ema.copy_to(unet.parameters())
-    unet.save_pretrained(folder / "unet")
-    DDPMScheduler(NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
 
 
 def load(
@@ -115,21 +36,51 @@ def load(
     """Load what `fit` saved; see `gdacli.generators` for the arguments.
 
     Raises:
-        GdaError: the model was trained on another number of classes or another image size.
+        GdaError: the model was trained on another number of classes or another image size, or has no classes to guide
+            with.
     """
     unet = UNet2DModel.from_pretrained(
         folder / "unet", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
     )
     unet.to(device=device, memory_format=memory_format).eval()
-    known, size = unet.config.num_class_embeds - 1, unet.config.sample_size
-    if known != len(class_names):
-        raise GdaError(f"{folder}: the model knows {known} classes, the data has {len(class_names)}: run `gdacli fit`")
+    embedded, size = unet.config.num_class_embeds, unet.config.sample_size
+    if embedded is None and guidance_scale != 1:
+        raise GdaError(f"{folder}: the model is unconditional: set generate.guidance_scale to 1, or run `gdacli fit`")
+    if embedded is not None and embedded - 1 != len(class_names):
+        raise GdaError(
+            f"{folder}: the model knows {embedded - 1} classes, the data has {len(class_names)}: run `gdacli fit`"
+        )
     if size != image_size:
         raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
-    network = compiled(unet) if compile else unet
+    return of_network(
+        unet,
+        class_names=class_names,
+        solver=solver,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        noise_schedule=noise_schedule,
+        memory_format=memory_format,
+        compile=compile,
+    )
+
+
+def of_network(
+    unet: UNet2DModel,
+    *,
+    class_names: Sequence[str],
+    solver: str,
+    num_inference_steps: int,
+    guidance_scale: float,
+    noise_schedule: NoiseSchedule,
+    memory_format: torch.memory_format,
+    compile: bool,
+) -> "ClassConditional":
+    """Return the generator of a network in eval mode, on its device and in its dtype; see `load`."""
+    network: Callable[..., Any] = compiled(unet) if compile else unet
+    conditional = unet.config.num_class_embeds is not None
 
     def predict(noisy: torch.Tensor, times: torch.Tensor, told: Condition) -> torch.Tensor:
-        return network(noisy, times, *told, return_dict=False)[0]
+        return network(noisy, times, *(told if conditional else (None,)), return_dict=False)[0]
 
     denoiser = Denoiser(
         predict=predict,
@@ -139,10 +90,10 @@ def load(
         learned_variance=False,
         solver=solver,
         num_inference_steps=num_inference_steps,
-        dtype=dtype,
+        dtype=unet.dtype,
         memory_format=memory_format,
     )
-    return ClassConditional(denoiser, class_names, image_size, guidance_scale, device)
+    return ClassConditional(denoiser, class_names, unet.config.sample_size, guidance_scale, unet.device)
 
 
 class ClassConditional:
@@ -183,7 +134,11 @@ class ClassConditional:
         return self.generate(grey, labels, 1.0, seeds)
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
-        """See `Generator.describe`; the prompt is the class in words, which the class embedding stands for."""
+        """See `Generator.describe`; the prompt is the class in words, which the class embedding stands for.
+
+        An unconditional model is told nothing: its variants' class is their source's, and in the prompt all the same,
+        for what compares image and prompt.
+        """
         return {
             "prompt": readable(self._class_names[label]),
             "guidance_scale": float(self._guidance_scale),

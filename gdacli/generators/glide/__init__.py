@@ -105,7 +105,7 @@ class Glide:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, 3, S, S] in [-1, 1], S the native size.
 
-        Source: METHODS.md; targeted-augmentation paper, section 4.4, by the code it cites.
+        Source: targeted-augmentation paper, section 4.4, and the code that it cites.
         """
         return _resize(images.to(self._device).float() / 127.5 - 1, self._native_size)
 
