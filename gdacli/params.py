@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from gdacli.arms import Arm
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
-from gdacli.generators import EMBEDDED
+from gdacli.generators import EMBEDDED, backend_facts
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
     ArmParams,
@@ -102,6 +102,13 @@ class Params(Section):
                         f"{self.generate.num_inference_steps} is no denoising step; raise either"
                     )
             self.train_of(name)
+        backend = self.generate.backend
+        for name in self.compare.arms:
+            if self.arms[name].add == "sampled" and backend_facts(backend).needs_source:
+                raise ValueError(
+                    f"arms.{name}: add: sampled makes images from noise alone, which generate.backend {backend} does "
+                    "not: it edits sources; use add: synthetic, or leave the arm out of compare.arms"
+                )
         return self
 
     def arm(self, name: str) -> Arm:

@@ -189,6 +189,7 @@ class Generate(Section):
         1.5, description="how much an editing model keeps to the source; 1 is none"
     )
     fractals: str | None = Field(None, description="folder of fractal images to blend in; null: made as needed")
+    fractal_weight: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of the fractal in each pixel")
     solver: Literal["ddpm", "ddim", "dpmsolver++", "lcm", "native"] = Field(
         "dpmsolver++",
         description="ddpm is the paper's (and Euler ancestral, for turbo models); lcm is for LCM models; native for "

@@ -120,7 +120,7 @@ def pin_files(
         revision, variant, safety_checker: of the model; see `locate_model`.
 
     Raises:
-        GdaError: one cannot be had.
+        GdaError: one cannot be had, or is a folder without such files.
     """
     pins: dict[str, dict[str, Any]] = {}
     for option, name in files.items():
@@ -155,8 +155,12 @@ def _found(option: str, pin: Mapping[str, Any], revision: str | None) -> tuple[P
     """Return where a pinned thing is, and the hash of what is used of it."""
     if option == "model":
         path, patterns = locate_model(pin["name"], revision, pin["variant"], pin["safety_checker"])
+        if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in patterns):
+            raise GdaError(f"generate.model: {path} holds none of {', '.join(patterns)}: name another folder")
         return path, weights_digest(path, patterns, () if patterns is not PIPELINE else _UNWANTED)
     path = locate(pin["name"], None, f"generate.{option}", _FILES[option])
+    if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _FILES[option]):
+        raise GdaError(f"generate.{option}: {path} holds none of {', '.join(_FILES[option])}: name another folder")
     return path, weights_digest(path, _FILES[option])
 
 

@@ -166,7 +166,7 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     `text_to_image-<family>` another one.
     """
     import torch
-    from tiny_models import glide, stable_diffusion
+    from tiny_models import glide, instruct_pix2pix, stable_diffusion
     from tiny_pipelines import FAMILIES
 
     from gdacli.generators import backend
@@ -182,6 +182,9 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
                 return made[name]
             if name == "glide":
                 made[name] = glide(tmp_path_factory.mktemp(name)).parent
+                return made[name]
+            if name == "diffusemix":
+                made[name] = instruct_pix2pix(tmp_path_factory.mktemp(name))
                 return made[name]
             rng = np.random.default_rng(0)
             labels = torch.arange(48) % 3

@@ -131,3 +131,12 @@ def test_the_filter_page_is_right():
     example = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
     Generate.model_validate(example["generate"])
     assert all(f"`{score}`" in text for score in [*SCORES, CLIP_SCORE])
+
+
+def test_the_examples_of_the_page_on_generators_are_valid():
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/generators.md").read_text(), re.DOTALL)
+    for example in map(yaml.safe_load, examples):
+        Generate.model_validate(example["generate"])
+        assert set(example["compare"]["arms"]) <= set(example["arms"])
+        for arm in example["arms"].values():
+            ArmParams.model_validate(arm)

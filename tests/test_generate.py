@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project
+from conftest import CLASSES, Project
 
 from gdacli.artifacts import sha256_file
 from gdacli.images import decode_array
@@ -351,6 +351,53 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     assert "prompt goes with backend: " in ready("generate", "-S", "generate.prompt=x").error
 
 
+def test_diffusemix_is_the_only_addition_or_on_the_selected_images_alone(ready, tmp_path, shapes):
+    from tiny_models import instruct_pix2pix, stable_diffusion
+
+    model, fractals = instruct_pix2pix(tmp_path / "model"), tmp_path / "fractals"
+    fractals.mkdir()
+    arm = {"add": "synthetic", "strengths": [1.0], "train": {}}
+    arms = {"diffusemix": {"select": "all", **arm}, "ours": {"select": "cluster", **arm}}
+    settings = {"backend": "diffusemix", "model": str(model), "fractals": str(fractals), "prompt": ["Autumn", "snowy"]}
+
+    def write(compared: list[str], **changed: object) -> None:
+        ready.write(
+            data={"source": str(shapes), "shard_size": 10},
+            arms=arms,
+            compare={"arms": ["original", *compared]},
+            generate={**settings, **changed},
+        )
+
+    write(["ours", "diffusemix"])
+    assert "holds none of *.png, *.jpg, *.jpeg, *.webp: name another folder" in ready("fit").error
+    shutil.copy(next(shapes.rglob("*.png")), fractals / "one.png")
+    write(["ours", "diffusemix"], model=str(stable_diffusion(tmp_path / "sd", size=32)))
+    ready.ok("select", "fit")
+    assert "found a StableDiffusionPipeline; allowed: StableDiffusionInstructPix2PixPipeline" in ready("generate").error
+    write(["ours", "diffusemix", "flood"])
+    assert "arms.flood: add: sampled makes images from noise alone" in ready("fit").error
+    write(["ours"])
+    ready.ok("fit")
+    few = generate(ready)["num_images"]
+    write(["ours", "diffusemix"])
+    grown = generate(ready)["run"]
+    assert grown["reused"] == few
+    assert grown["made"] > 0
+    made = images(ready)
+    source = read_table(ready.folder / "data/source/index.parquet")
+    label_of = dict(zip(source["key"], source["label"], strict=True))
+    assert {meta["source_key"] for _, meta in made.values()} == set(
+        np.array(source["key"])[np.array(source["split"]) == "train"]
+    )
+    for _, meta in made.values():
+        assert meta["prompt"] in ("Autumn", "snowy")
+        assert (meta["fractal"], meta["start_timestep"]) == ("one.png", 999)
+        assert meta["class_name"] == CLASSES[label_of[meta["source_key"]]]
+    assert len({meta["prompt"] for _, meta in made.values()}) == 2
+    mixes = json.loads(ready("mix", "--json").stdout)["arms"]
+    assert mixes["ours"]["synthetic"] == few < mixes["diffusemix"]["synthetic"] == len(made)
+
+
 def test_shards_of_several_batches_have_the_same_bytes_grown_or_made_by_two_workers(ready, tmp_path, monkeypatch):
     """56 images a shard in batches of 32: the second batch is filled up, and a grown shard is packed anew."""
     ready.ok("prepare -S data.shard_size=100", "probe", "select", "fit")
@@ -445,7 +492,7 @@ def test_a_backend_of_the_project_is_one_file(ready):
             "grain made torch.int64 [32, 3, 16, 16]; allowed: torch.uint8 [32,",
         ),
         (code.replace('"prompt"', '"words"'), "grain describes an image by {'words': "),
-        (code.replace("VERSION = 1", "VERSION = one()"), "VERSION, OPTIONS and PROMPT must be plain constants"),
+        (code.replace("VERSION = 1", "VERSION = one()"), "must be plain constants: write them out"),
         (
             code.replace("OPTIONS = ()", 'OPTIONS = ("strength",)'),
             "OPTIONS ('strength',); allowed: an integer, and a tuple",

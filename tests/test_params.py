@@ -21,7 +21,7 @@ WRONG = {
     "generate.backend=glid": "generate.backend: found 'glid', allowed: class_conditional, .*",
     "generate.prompt=x": "generate: prompt goes with backend: .*text_to_image; found backend: class_conditional",
     "generate.backend=text_to_image": "generate: model: missing; backend: text_to_image needs a folder, a file",
-    "generate.solver=euler": "generate.solver: found 'euler'; must be 'ddpm', 'ddim', 'dpmsolver\\+\\+' or 'lcm'",
+    "generate.solver=euler": "found 'euler'; must be 'ddpm', 'ddim', 'dpmsolver\\+\\+', 'lcm' or 'native'",
     "train.lr=fast": "train.lr: found 'fast'; must be a valid number",
     "train.augment.crop.pading=2": "train.augment.crop.pading: unknown key; did you mean padding",
     "train.budget={}": "train.budget: found neither; give either epochs or updates",
@@ -74,6 +74,14 @@ def test_mistakes_are_named_in_one_line(folder, override):
     import re
 
     assert re.search(WRONG[override], message), message
+
+
+def test_an_arm_without_sources_is_refused_where_the_backend_edits_sources(folder):
+    edits = ["generate.backend=diffusemix", "generate.model=folder"]
+    load_params(folder, edits)
+    with pytest.raises(GdaError, match=r"arms.flood: add: sampled [^\n]*diffusemix does not: it edits sources; "):
+        load_params(folder, [*edits, "compare.arms=[original, flood]"])
+    load_params(folder, ["compare.arms=[original, flood]"])
 
 
 def test_a_model_without_classes_makes_no_image_from_noise_alone(folder):

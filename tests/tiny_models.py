@@ -28,6 +28,7 @@ def stable_diffusion(
     text_width: int = 32,
     layers_per_block: int = 1,
     heads: int = 4,
+    unet_in_channels: int = 4,
     prediction_type: str = "epsilon",
     guidance_width: int | None = None,
     seed: int = 0,
@@ -42,6 +43,7 @@ def stable_diffusion(
         text_width: of the text encoder; a multiple of 4.
         layers_per_block: of the UNet and the VAE.
         heads: of the UNet's attention (which diffusers calls attention_head_dim); divides the `unet_channels`.
+        unet_in_channels: 4, or 8 for a model that also sees an image.
         prediction_type: epsilon or v_prediction.
         guidance_width: of the guidance that a consistency model (LCM) is told; None is no such model.
         seed: of the weights.
@@ -50,6 +52,7 @@ def stable_diffusion(
     levels = len(unet_channels)
     unet = UNet2DConditionModel(
         sample_size=size // 2 ** (len(vae_channels) - 1),
+        in_channels=unet_in_channels,
         block_out_channels=tuple(unet_channels),
         layers_per_block=layers_per_block,
         down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
@@ -116,6 +119,21 @@ def write_pipeline(folder: Path, kind: str, parts: dict[str, Any], **others: Any
     for name, value in others.items():
         plain = isinstance(value, bool)
         index[name] = value if plain else [None if value is None else "transformers", value]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def instruct_pix2pix(folder: Path, *, size: int = 16, seed: int = 0) -> Path:
+    """Write an InstructPix2Pix with random weights and return its folder.
+
+    Args:
+        folder: as for `stable_diffusion`, of which it is one whose UNet also takes the latents of an image.
+        size: pixels of a side, a multiple of 8.
+        seed: of the weights.
+    """
+    stable_diffusion(folder, size=size, vae_channels=(8, 8, 8), unet_in_channels=8, seed=seed)
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"_class_name": "StableDiffusionInstructPix2PixPipeline", "image_encoder": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
 

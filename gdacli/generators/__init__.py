@@ -7,6 +7,7 @@ At its top stand plain constants, which are read without running it (that would 
   taken for new ones; a golden test guards it here.
 - OPTIONS: which of `BACKEND_OPTIONS` it reads.
 - PROMPT: its prompt where `generate.prompt` gives none; with `prompt` among the options.
+- NEEDS_SOURCE: True if it edits images and has no `sample`; left out, it has one.
 
 and the function
 
@@ -58,6 +59,7 @@ BACKEND_OPTIONS = (
     "safety_checker",
     "cpu_offload",
     "image_guidance_scale",
+    "fractal_weight",
 )
 """The keys of `generate` that some backends read and others do not."""
 
@@ -78,6 +80,8 @@ class Facts:
     prompt: str | None
     file: Path | None
     """Of the project's own backend, absolute."""
+    needs_source: bool = False
+    """Whether it makes no image from noise alone."""
 
 
 class Generator(Protocol):
@@ -102,7 +106,10 @@ class Generator(Protocol):
         """
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-        """Make an image of each class label, int64 [B], from noise alone; returns uint8 [B, 3, H, W]."""
+        """Make an image of each class label, int64 [B], from noise alone; returns uint8 [B, 3, H, W].
+
+        Never called of a backend with NEEDS_SOURCE.
+        """
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """Return what a sample's json says of how it was made: prompt, start timestep, steps, alpha_bar; pure."""
@@ -134,11 +141,14 @@ def backend_facts(name: str) -> Facts:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     try:
-        version, options, prompt = (
-            ast.literal_eval(said[key]) if key in said else None for key in ("VERSION", "OPTIONS", "PROMPT")
+        version, options, prompt, needs_source = (
+            ast.literal_eval(said[key]) if key in said else None
+            for key in ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE")
         )
     except ValueError as error:
-        raise GdaError(f"{path}: VERSION, OPTIONS and PROMPT must be plain constants: write them out") from error
+        raise GdaError(
+            f"{path}: VERSION, OPTIONS, PROMPT and NEEDS_SOURCE must be plain constants: write them out"
+        ) from error
     if type(version) is not int or not isinstance(options, tuple) or not set(options) <= set(BACKEND_OPTIONS):
         raise GdaError(
             f"{path}: found VERSION {version!r} and OPTIONS {options!r}; allowed: an integer, and a tuple of "
@@ -150,6 +160,7 @@ def backend_facts(name: str) -> Facts:
         options=options,
         prompt=prompt,
         file=path if own else None,
+        needs_source=bool(needs_source),
     )
 
 
