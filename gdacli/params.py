@@ -73,6 +73,18 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _lora_has_a_model(self) -> "Params":
+        if self.fit.lora is not None and (self.generate.backend != "text_to_image" or self.generate.lora is not None):
+            found = f"backend: {self.generate.backend}"
+            if self.generate.lora is not None:
+                found += f" and lora: {self.generate.lora}"
+            raise ValueError(
+                "fit.lora fine-tunes a model of generate.backend: text_to_image that has no generate.lora; found "
+                f"{found}: set fit.lora to null, or change generate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _suspects_are_known(self) -> "Params":
         if self.select.exclude_suspects and self.probe.folds is None:
             raise ValueError(

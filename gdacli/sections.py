@@ -8,6 +8,7 @@ from gdacli.arms import Arm, milli
 from gdacli.executors import EXECUTORS
 from gdacli.explain import one_of
 from gdacli.generators import BACKEND_OPTIONS, EMBEDDED, FILES, backend_facts, backend_names
+from gdacli.lora_section import Lora
 from gdacli.selection import RANKINGS, STRATEGIES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -111,6 +112,9 @@ class Fit(Section):
     patience: Positive | None = Field(
         None, description="stop after so many checks without a better Fréchet distance, keep the best; null: off"
     )
+    lora: Lora | None = Field(
+        None, description="fine-tune a text_to_image model in place of it: mapping, see below; null: off"
+    )
     save_seconds: Annotated[float, Field(ge=0)] = Field(
         60.0, description="between two saves of the state from which a killed fit goes on"
     )
@@ -118,12 +122,12 @@ class Fit(Section):
 
     def of_weights(self) -> dict[str, Any]:
         """Return the settings that decide the weights, or what the checks along the way say."""
-        left_out = {"save_seconds"} | (set() if self.check_every else {"check_images"})
+        left_out = {"save_seconds", "lora"} | (set() if self.check_every else {"check_images"})
         return self.model_dump(mode="json", exclude=left_out)
 
     def of_training(self) -> dict[str, Any]:
         """Return what `class_conditional.fit` takes of them as it stands."""
-        return self.model_dump(exclude={"dtype", "check_images", "save_seconds"})
+        return self.model_dump(exclude={"dtype", "check_images", "save_seconds", "lora"})
 
     @model_validator(mode="after")
     def _channels_fit_groups(self) -> "Fit":

@@ -398,6 +398,28 @@ def test_diffusemix_is_the_only_addition_or_on_the_selected_images_alone(ready, 
     assert mixes["ours"]["synthetic"] == few < mixes["diffusemix"]["synthetic"] == len(made)
 
 
+def test_a_pretrained_model_is_fine_tuned_by_fit(ready, tmp_path):
+    from tiny_models import stable_diffusion
+
+    model = stable_diffusion(tmp_path / "sd", size=32)
+    named = [part for value in ("backend=text_to_image", f"model={model}") for part in ("-S", f"generate.{value}")]
+    lora = ("-S", "fit.lora={updates: 2, batch_size: 2, rank: 2, lr: 0.1}")
+    assert ready("fit", *named).code == 0
+    generate(ready, *named)
+    plain = images(ready)
+    first = ready("fit", *named, *lora)
+    assert "text_to_image: 2 updates of low-rank layers beside " in first.stdout
+    assert generate(ready, *named)["run"]["made"] == len(plain)  # another model is another identity
+    assert all(image != plain[key][0] for key, (image, _) in images(ready).items())
+    assert (ready.folder / "data/plots/fit.csv").read_text().startswith("updates,loss\n2,")
+    again = ready("fit", *named, *lora)
+    assert "was finished before, taken from" in again.stderr
+    assert again.stdout == first.stdout
+    assert generate(ready, *named)["run"]["made"] == 0
+    error = ready("fit", *lora).error
+    assert "fit.lora fine-tunes a model of generate.backend: text_to_image that has no generate.lora; found" in error
+
+
 def test_shards_of_several_batches_have_the_same_bytes_grown_or_made_by_two_workers(ready, tmp_path, monkeypatch):
     """56 images a shard in batches of 32: the second batch is filled up, and a grown shard is packed anew."""
     ready.ok("prepare -S data.shard_size=100", "probe", "select", "fit")

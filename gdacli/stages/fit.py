@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, require, sha256_file, write_json
@@ -11,21 +12,24 @@ from gdacli.generators import EMBEDDED
 from gdacli.params import Params
 from gdacli.paths import FIT_NEAREST, FIT_SAMPLES, GENERATOR, PLOTS, PROBE, SOURCE
 from gdacli.prepared import Prepared, read_prepared
+from gdacli.prompts import make_prompts
 from gdacli.rng import digest
 from gdacli.tables import write_csv
 from gdacli.training_store import TrainingStore, copy_files
-from gdacli.weights import PIN, pin_files
+from gdacli.weights import PIN, locate_pinned, pin_files
 
 if TYPE_CHECKING:
     import torch
 
     from gdacli.gauge import Gauge
+    from gdacli.lora_section import Lora
 
 VERSION = 2
 
 _FIT_VERSION = 1
 """Of what a training does; a higher one trains again."""
 _COURSE = "course"
+_LORA = "lora"
 _SAMPLING = {"solver": "dpmsolver++", "num_inference_steps": 25, "guidance_scale": 1.0, "noise_schedule": "native"}
 """Of the samples that are measured: the model's own distribution, which guidance would narrow."""
 
@@ -35,7 +39,7 @@ def run(params: Params) -> dict[str, Any]:
     prepared = read_prepared(SOURCE)
     prepared.square_size()
     if params.generate.backend != EMBEDDED:
-        return _pin(params)
+        return _pin(params, prepared)
     return _fit(params, prepared)
 
 
@@ -69,12 +73,11 @@ def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
             store.keep_figures(measured, quality)
     write_csv(PLOTS / "fit.csv", ["updates", "loss"], course["losses"])
     write_csv(PLOTS / "fit_quality.csv", ["updates", "frechet_distance"], course["checks"])
-    tail = [loss for _, loss in course["losses"][-max(1, len(course["losses"]) // 10) :]]
     figures = {key: course[key] for key in ("updates", "kept_update")}
     return {
         "backend": params.generate.backend,
         **figures,
-        "loss": sum(tail) / len(tail),
+        "loss": _last(course["losses"]),
         **quality,
         "run": {"training_seconds": store.seconds()},
     }
@@ -213,15 +216,96 @@ def _dtype(params: Params, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _pin(params: Params) -> dict[str, Any]:
-    """Write down which files the settings name: there is nothing to fit, and `generate` notices other ones."""
+def _pin(params: Params, prepared: Prepared) -> dict[str, Any]:
+    """Write down which files the settings name, so that `generate` notices other ones; fine-tune the model if asked."""
     generate = params.generate
+    output = GENERATOR / generate.backend
     pins = pin_files(generate.named_files(), generate.revision, generate.variant, generate.checks_safety())
-    with new_directory(GENERATOR / generate.backend) as output:
-        write_json(output / PIN, pins)
-    write_csv(PLOTS / "fit.csv", ["updates", "loss"], [])
+    figures: dict[str, Any] = {"updates": 0}
+    losses: list[list[float]] = []
+    if params.fit.lora is None:
+        with new_directory(output) as folder:
+            write_json(folder / PIN, pins)
+    else:
+        losses = _fine_tune(params, params.fit.lora, prepared, pins, output)
+        figures = {"updates": params.fit.lora.updates, "loss": _last(losses)}
+    write_csv(PLOTS / "fit.csv", ["updates", "loss"], losses)
     write_csv(PLOTS / "fit_quality.csv", ["updates", "frechet_distance"], [])
-    return {"backend": generate.backend, "updates": 0, "files": pins}
+    return {"backend": generate.backend, **figures, "files": pins}
+
+
+def _fine_tune(params: Params, lora: Lora, prepared: Prepared, pins: dict[str, Any], output: Path) -> list[list[float]]:
+    """Train low-rank layers, or take finished ones from the work directory; returns [update, loss] each.
+
+    What was killed goes on from its saved state.
+    """
+    identity = digest(
+        "lora",
+        _FIT_VERSION,
+        sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
+        lora.model_dump(mode="json"),
+        params.fit.dtype,
+        pins["model"]["sha256"],
+        params.compute.device,
+        params.compute.threads,
+        [version(name) for name in ("torch", "diffusers", "transformers", "peft", "pillow")],
+    )
+    store = TrainingStore(identity, params.fit.save_seconds)
+    with store.locked():
+        finished, losses = store.finished(), store.figures(_COURSE)
+        with new_directory(output) as folder:
+            write_json(folder / PIN, pins)
+            if finished is not None and losses is not None:
+                say(f"fit: was finished before, taken from {finished}")
+                copy_files(finished / _LORA, folder / _LORA)
+                return losses
+            losses = _train_lora(params, lora, prepared, locate_pinned(pins)["model"], store, folder / _LORA)
+        store.keep_figures(_COURSE, losses)
+        store.finish(output)
+    return losses
+
+
+def _train_lora(
+    params: Params, lora: Lora, prepared: Prepared, model: Path, store: TrainingStore, folder: Path
+) -> list[list[float]]:
+    import torch
+
+    from gdacli.compute import set_up
+    from gdacli.generators.text_to_image import fine_tune
+
+    device = set_up(params.compute.device, params.compute.threads)
+    _, labels, images = prepared.load("train")
+    state, shown = store.load(), 0
+    with progress("fit", lora.updates, "updates") as advance:
+        if state is not None:
+            say(f"fit: goes on after update {state['update']}")
+            shown = state["update"]
+            advance(shown, free=True)
+
+        def on_update(update: int, loss: float) -> None:
+            nonlocal shown
+            advance(update - shown, note=f"loss {loss:.4f}")
+            shown = update
+
+        return fine_tune(
+            model,
+            torch.from_numpy(images).to(device),
+            torch.from_numpy(labels).to(device),
+            prompts=make_prompts(prepared.class_names, lora.templates(), {}),
+            variant=params.generate.variant,
+            dtype=_dtype(params, device),
+            folder=folder,
+            on_update=on_update,
+            keeper=store,
+            state=state,
+            **lora.of_training(),
+        )
+
+
+def _last(losses: list[list[float]]) -> float:
+    """Return the mean over the last tenth of a curve."""
+    tail = [loss for _, loss in losses[-max(1, len(losses) // 10) :]]
+    return sum(tail) / len(tail)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -232,7 +316,11 @@ def summary(result: dict[str, Any]) -> str:
             f"{pin['name']}{' at ' + pin['commit'] if pin['commit'] else ''} ({pin['sha256'][:16]})"
             for pin in result["files"].values()
         ]
-        return f"{result['backend']}: nothing to fit; takes {', '.join(named) or 'no files'} -> {output}"
+        files = ", ".join(named) or "no files"
+        if result["updates"]:
+            done = f"{result['updates']} updates of low-rank layers beside {files}, last loss {result['loss']:.4f}"
+            return f"{result['backend']}: {done} -> {output}"
+        return f"{result['backend']}: nothing to fit; takes {files} -> {output}"
     kept = f", kept those of update {result['kept_update']}" if result["kept_update"] != result["updates"] else ""
     return (
         f"{result['backend']}: {result['updates']} updates{kept}, last loss {result['loss']:.4f}, Fréchet distance "

@@ -11,6 +11,7 @@ from gdacli.errors import GdaError
 from gdacli.generators import Generator
 from gdacli.generators.text_to_image.deepfloyd import DeepFloyd
 from gdacli.generators.text_to_image.family import Family
+from gdacli.generators.text_to_image.fine_tuning import train_layers
 from gdacli.generators.text_to_image.flux import Flux
 from gdacli.generators.text_to_image.images import from_model, resize, to_model
 from gdacli.generators.text_to_image.lora import fuse_lora
@@ -74,8 +75,8 @@ def load(
     Args:
         model: folder with model_index.json and a folder for each part.
         variant: of the weights' files, where they have it.
-        lora: file or folder of LoRA weights.
-        lora_scale: of them.
+        lora: file or folder of LoRA weights, where `folder` has none of `fine_tune`.
+        lora_scale: of either.
         negative_prompt: what stands in place of no prompt; needs a second evaluation.
         native_size: pixels of a side at which the model works; None is what it was trained at.
         safety_checker: whether to blacken what the model's own says to.
@@ -86,10 +87,11 @@ def load(
         GdaError: a family of models without an image-to-image pipeline, a part that is missing or damaged, a prompt
             longer than the model reads, or a setting that does not fit the model.
     """
+    fitted = folder / "lora"
     pipeline = open_pipeline(
         model,
         variant=variant,
-        lora=lora,
+        lora=fitted if fitted.exists() else lora,
         lora_scale=lora_scale,
         safety_checker=safety_checker,
         cpu_offload=cpu_offload,
@@ -133,6 +135,55 @@ def load(
         memory_format=memory_format,
     )
     return TextToImage(pipeline, family, denoiser, guidance_scale, prompts, negative_prompt, image_size, device)
+
+
+def fine_tune(
+    model: Path,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    prompts: Prompts,
+    variant: str | None,
+    native_size: int | None,
+    dtype: torch.dtype,
+    **settings: Any,
+) -> list[list[float]]:
+    """Train low-rank layers beside a model's attention; see `train_layers` for the other arguments and the result.
+
+    Args:
+        model, variant, native_size: as for `load`.
+        images: uint8 [N, 3, H, W], on the device to train on.
+        labels: int64 [N].
+        prompts: what they are said to show.
+        dtype: of the model's own weights.
+
+    Raises:
+        GdaError: as for `load`, or the model is of a family that is passed through.
+    """
+    pipeline = open_pipeline(
+        model,
+        variant=variant,
+        lora=None,
+        lora_scale=1.0,
+        safety_checker=False,
+        cpu_offload=False,
+        device=images.device,
+        dtype=dtype,
+        memory_format=torch.contiguous_format,
+    )
+    kind = type(pipeline).__name__
+    if kind not in FAMILIES:
+        raise GdaError(f"fit.lora: found a model for {kind}; allowed: one for {', '.join(FAMILIES)}")
+    family = FAMILIES[kind](
+        pipeline,
+        native_size=native_size,
+        guidance_scale=1.0,
+        device=images.device,
+        memory_format=torch.contiguous_format,
+        compile=False,
+    )
+    _check_lengths(family, [each for some in prompts.choices for each in some])
+    return train_layers(pipeline, family, images, labels, prompts=prompts, dtype=dtype, **settings)
 
 
 def open_pipeline(
