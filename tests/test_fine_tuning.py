@@ -15,7 +15,7 @@ from gdacli.denoiser import Denoiser
 from gdacli.errors import GdaError
 from gdacli.generators.text_to_image import FAMILIES, fine_tune, open_pipeline
 from gdacli.generators.text_to_image.family import Family
-from gdacli.generators.text_to_image.images import resize, to_model
+from gdacli.pixels import resize, to_model
 from gdacli.prompts import make_prompts
 
 NAMES = ("red", "green", "blue")

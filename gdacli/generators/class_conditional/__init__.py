@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 from gdacli.denoiser import Condition, Denoiser, classifier_free, clip, compiled
 from gdacli.errors import GdaError
 from gdacli.generators.class_conditional.training import fit
+from gdacli.pixels import from_model, to_model
 from gdacli.prompts import readable
 from gdacli.schedules import NoiseSchedule, Timesteps, cosine_alpha_bars
 
@@ -112,7 +113,7 @@ class ClassConditional:
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, 3, H, W] in [-1, 1]."""
-        return _to_model(images.to(self._device))
+        return to_model(images.to(self._device))
 
     def generate(
         self, latents: torch.Tensor, labels: torch.Tensor, strength: float, seeds: Sequence[int]
@@ -126,7 +127,7 @@ class ClassConditional:
         null = torch.full_like(labels, len(self._class_names))
         guided = classifier_free((labels,), (null,), self._guidance_scale)
         made = self._denoiser(latents, *guided, strength, seeds)
-        return ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return from_model(made, self._image_size)
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Make images from noise alone: strength 1 of a grey image, of which alpha_bar leaves nothing."""
@@ -144,7 +145,3 @@ class ClassConditional:
             "guidance_scale": float(self._guidance_scale),
             **self._denoiser.describe(strength),
         }
-
-
-def _to_model(images: torch.Tensor) -> torch.Tensor:
-    return images.float() / 127.5 - 1

@@ -15,6 +15,7 @@ from diffusers.training_utils import EMAModel
 from gdacli.denoiser import compiled
 from gdacli.errors import GdaError
 from gdacli.generators.class_conditional.network import make_network
+from gdacli.pixels import to_model
 from gdacli.rng import derive_seed
 from gdacli.schedules import NUM_TRAIN_TIMESTEPS, cosine_alpha_bars
 
@@ -163,7 +164,7 @@ def fit(
         mirrored = _sent(torch.rand(batch_size, generator=generator) < 0.5 * flip, device)
         level = _sent(alpha_bars[t], device)[:, None, None, None]
         batch, t = _sent(batch, device), _sent(t, device)
-        clean = images[batch].float() / 127.5 - 1
+        clean = to_model(images[batch])
         clean = torch.where(mirrored[:, None, None, None], clean.flip(3), clean)
         noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
         classes = labels[batch].masked_fill(dropped, num_classes) if conditional else None

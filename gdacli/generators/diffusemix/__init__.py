@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from gdacli.denoiser import Condition, Denoiser, compiled
 from gdacli.generators.diffusemix.fractals import Fractals, list_fractals
 from gdacli.generators.diffusemix.masks import MASKS, draw_mask, edited_share
 from gdacli.generators.diffusemix.mix import mix
 from gdacli.generators.diffusemix.model import Parts, read_parts
+from gdacli.pixels import from_model, resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.schedules import NoiseSchedule, Timesteps
 
@@ -132,10 +132,10 @@ class DiffuseMix:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, N]: the mode of the VAE's posterior, not scaled, and the pixels."""
         with torch.inference_mode():
-            pixels = images.to(self._vae.device).float()
-            native = _resize(pixels / 127.5 - 1, self._native_size).clamp(-1, 1)
+            pixels = images.to(self._vae.device)
+            native = resize(to_model(pixels), self._native_size)
             mode = self._vae.encode(self._to_vae(native)).latent_dist.mode().float()
-            return torch.cat([mode.flatten(1), pixels.flatten(1)], 1)
+            return torch.cat([mode.flatten(1), pixels.flatten(1).float()], 1)
 
     def generate(
         self, latents: torch.Tensor, labels: torch.Tensor, strength: float, seeds: Sequence[int]
@@ -174,9 +174,7 @@ class DiffuseMix:
         )
         made = self._denoiser(start, conditions, guidance, strength, seeds)
         with torch.inference_mode():
-            native = self._vae.decode(self._to_vae(made / factor)).sample.float()
-            image = _resize(native.clamp(-1, 1), self._image_size).clamp(-1, 1)
-            return ((image + 1) * 127.5).round().to(torch.uint8)
+            return from_model(self._vae.decode(self._to_vae(made / factor)).sample.float(), self._image_size)
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """See `Generator.describe`."""
@@ -233,10 +231,3 @@ def _embed(parts: Parts, device: torch.device) -> dict[str, torch.Tensor]:
     encoder = parts.text_encoder.to(device)
     with torch.inference_mode():
         return {text: encoder(ids[None].to(device)).last_hidden_state[0] for text, ids in parts.tokens.items()}
-
-
-def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Scale images, float [B, 3, H, W], to `size` pixels of a side, antialiased."""
-    if images.shape[2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)

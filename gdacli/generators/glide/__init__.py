@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from gdacli.denoiser import Condition, Denoiser, classifier_free, clip, compiled
 from gdacli.generators.glide.checkpoint import read_checkpoint
 from gdacli.generators.glide.network import SIZE
 from gdacli.generators.glide.text_transformer import TextTransformer
 from gdacli.generators.glide.tokens import tokenize
+from gdacli.pixels import from_model, resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.schedules import GlideTimesteps, NoiseSchedule
 
@@ -107,7 +107,7 @@ class Glide:
 
         Source: targeted-augmentation paper, section 4.4, and the code that it cites.
         """
-        return _resize(images.to(self._device).float() / 127.5 - 1, self._native_size)
+        return resize(to_model(images.to(self._device)), self._native_size)
 
     def generate(
         self, latents: torch.Tensor, labels: torch.Tensor, strength: float, seeds: Sequence[int]
@@ -120,8 +120,7 @@ class Glide:
         prompts = [self._prompts(label, seed) for label, seed in zip(labels.tolist(), seeds, strict=True)]
         guided = classifier_free(self._told(prompts), self._told([""] * len(prompts)), self._guidance_scale)
         made = self._denoiser(latents, *guided, strength, seeds)
-        image = _resize(made.clamp(-1, 1), self._image_size)
-        return ((image + 1) * 127.5).round().to(torch.uint8)
+        return from_model(made, self._image_size)
 
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Make images from noise alone: strength 1 of a grey image, of which alpha_bar leaves nothing."""
@@ -148,10 +147,3 @@ class Glide:
         with torch.inference_mode():
             states, vector = self._text(tokens[None].to(self._device), mask[None].to(self._device))
         return states[0].to(self._denoiser.dtype), vector[0].to(self._denoiser.dtype)
-
-
-def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Scale images, float [B, 3, H, W] in [-1, 1], to `size` pixels of a side, antialiased."""
-    if images.shape[2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)

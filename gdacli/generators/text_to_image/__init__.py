@@ -13,11 +13,11 @@ from gdacli.generators.text_to_image.deepfloyd import DeepFloyd
 from gdacli.generators.text_to_image.family import Family
 from gdacli.generators.text_to_image.fine_tuning import train_layers
 from gdacli.generators.text_to_image.flux import Flux
-from gdacli.generators.text_to_image.images import from_model, resize, to_model
 from gdacli.generators.text_to_image.lora import fuse_lora
 from gdacli.generators.text_to_image.parts import read_pipeline
 from gdacli.generators.text_to_image.passed_through import PassedThrough
 from gdacli.generators.text_to_image.stable_diffusion import StableDiffusion
+from gdacli.pixels import from_model, resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.schedules import NoiseSchedule
 
@@ -235,7 +235,7 @@ class TextToImage:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, ...]: scaled to the native size, then into the model's latents."""
         with torch.inference_mode():
-            native = resize(to_model(images.to(self._device)), self._family.native_size).clamp(-1, 1)
+            native = resize(to_model(images.to(self._device)), self._family.native_size)
             return self._family.encode(native)
 
     def generate(

@@ -15,7 +15,7 @@ from torch import nn
 from gdacli.denoiser import Condition
 from gdacli.errors import GdaError
 from gdacli.generators.text_to_image.family import Family
-from gdacli.generators.text_to_image.images import resize, to_model
+from gdacli.pixels import resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.rng import derive_seed
 from gdacli.schedules import Schedule

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gdacli.errors import GdaError
-from gdacli.generators.text_to_image.images import from_model, resize, to_model
+from gdacli.pixels import from_model, resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.schedules import num_denoising_steps
 

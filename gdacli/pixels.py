@@ -1,4 +1,4 @@
-"""Images as files have them, and as models have them."""
+"""Pixels on their way between files and models: range and size."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,11 @@ def to_model(images: torch.Tensor) -> torch.Tensor:
 
 def from_model(images: torch.Tensor, size: int) -> torch.Tensor:
     """Float [B, 3, n, n] in about [-1, 1] => uint8 [B, 3, size, size]."""
-    scaled = resize(images.clamp(-1, 1), size).clamp(-1, 1)
-    return ((scaled + 1) * 127.5).round().to(torch.uint8)
+    return ((resize(images.clamp(-1, 1), size) + 1) * 127.5).round().to(torch.uint8)
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Scale images, float [B, 3, H, W], to `size` pixels of a side: bicubic, antialiased."""
+    """Scale images, float [B, 3, H, W] in [-1, 1], to `size` pixels of a side: bicubic, antialiased, clipped again."""
     if images.shape[2:] == (size, size):
         return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
+    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
