@@ -47,7 +47,7 @@ def fuse_lora(pipeline: Any, path: Path, scale: float) -> None:
         ) from error
     finally:
         logger.handlers, logger.propagate = others, propagated
-    if ignored := [text for text in warned.messages if "unexpected" in text]:
+    if ignored := [text for text in warned.messages if "unexpected keys" in text]:
         raise GdaError(
             f"{where}: does not fit {type(pipeline).__name__} at {pipeline.name_or_path} ({ignored[0][:160]}): "
             "name LoRA weights made for this model"
