@@ -23,7 +23,11 @@ GOLDEN = Path(__file__).parent / "golden"
 BATCH, LARGEST = 16, 64
 
 
-@pytest.fixture(params=[*backend_names(), *(f"text_to_image-{family}" for family in FAMILIES)])
+OF_TEXT = [f"text_to_image-{family}" for family in FAMILIES]
+PLACES = [(1, 16), (1, 32), (2, 32), (2, 64), (3, 48)]
+
+
+@pytest.fixture(params=[*backend_names(), *OF_TEXT])
 def name(request) -> str:
     """Give a backend, or a family of models of one."""
     return request.param
@@ -91,7 +95,11 @@ def batch(largest) -> Batch:
     return images[:BATCH], labels[:BATCH], seeds[:BATCH]
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmsolver++"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [(name, solver) for name in backend_names() for solver in ("ddpm", "ddim", "dpmsolver++", "lcm")]
+    + [(name, "ddpm") for name in OF_TEXT],
+)
 def test_variants_are_images_and_depend_on_their_seed(name, make_generator, batch, solver):
     images, labels, seeds = batch
     generator = load(name, make_generator(name), solver=solver)
@@ -103,7 +111,10 @@ def test_variants_are_images_and_depend_on_their_seed(name, make_generator, batc
     assert (made != other).flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize(("threads", "size"), [(1, 16), (1, 32), (2, 32), (2, 64), (3, 48)])
+@pytest.mark.parametrize(
+    ("name", "threads", "size"),
+    [(name, *place) for name in backend_names() for place in PLACES] + [(name, 2, 32) for name in OF_TEXT],
+)
 def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator, largest, threads, size):
     """With 16 rows a thread or a multiple, as params.yaml is held to; with 3 threads and 64 rows it is not so."""
     images, labels, seeds = (part[:size] for part in largest)

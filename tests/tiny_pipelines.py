@@ -85,6 +85,8 @@ def deepfloyd_if(folder: Path) -> Path:
         conv_in_kernel=3,
         conv_out_kernel=3,
     )
+    with torch.no_grad():
+        unet.conv_out.weight[3:] *= 0.2  # variances within their bounds, as trained ones are
     scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2",
         variance_type="learned_range",

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class PassedThrough:
         made = self._pipeline(
             prompt=[self._prompts(label, seed) for label, seed in zip(labels.tolist(), seeds, strict=True)],
             image=resize(latents, self._native_size).clamp(-1, 1) / 2 + 0.5,
-            strength=exact_strength(num_denoising_steps(strength, total), total),
+            strength=exact_strength(self._pipeline, num_denoising_steps(strength, total), total),
             num_inference_steps=total,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="np",
@@ -108,19 +109,31 @@ class PassedThrough:
         }
 
 
-def exact_strength(num_steps: int, total: int) -> float:
-    """Return the strength of which diffusers' pipelines make `num_steps` of `total` steps, however they truncate.
+def exact_strength(pipeline: Any, num_steps: int, total: int) -> float:
+    """Return the strength of which a pipeline of diffusers takes `num_steps` of `total` steps.
 
-    Some take int(total * strength) steps, others leave int(total - total * strength) out.
+    Some take int(total * strength) steps, others leave int(total - total * strength) out, and either may be one off
+    the quotient: the pipeline itself is asked.
 
-    >>> int(100 * 0.29), int(100 * exact_strength(29, 100)), 100 - int(100 - 100 * exact_strength(29, 100))
-    (28, 29, 29)
+    Args:
+        pipeline: or its class.
+        num_steps: at least 1, at most `total`.
+        total: steps of strength 1.
+
+    Raises:
+        GdaError: it does not do so with any strength.
     """
-    strength = num_steps / total
-    for candidate in (strength, math.nextafter(strength, 2), math.nextafter(strength, 0)):
-        if total * candidate == num_steps:
-            return candidate
-    raise ValueError(f"no float is {num_steps} of {total} exactly")
+    ours = type(pipeline) if not isinstance(pipeline, type) else pipeline
+    scheduler = SimpleNamespace(timesteps=list(range(total)), order=1)
+    if hasattr(ours, "get_timesteps"):
+        others = [None] * (len(inspect.signature(ours.get_timesteps).parameters) - 3)  # the device
+        for strength in (num_steps / total, math.nextafter(num_steps / total, 1), math.nextafter(num_steps / total, 0)):
+            taken, _ = ours.get_timesteps(SimpleNamespace(scheduler=scheduler), total, strength, *others)
+            if len(taken) == num_steps:
+                return strength
+    raise GdaError(
+        f"generate.model: {ours.__name__} does not say how many steps a strength takes; allowed: another model"
+    )
 
 
 def _native_size(pipeline: Any, native_size: int | None) -> int:
