@@ -27,7 +27,7 @@ from gdacli.showcase import Showcase
 from gdacli.store import Environment, ImageStore, work_location
 from gdacli.tables import TableWriter, write_csv
 
-VERSION = 2
+VERSION = 3
 
 _INDEX = {"key": str, "label": int, "shard": str, "sha256": str, "identity": str}
 
