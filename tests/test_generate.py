@@ -325,6 +325,7 @@ def test_a_clip_score_is_added_and_filtered_by_only_when_asked(ready, tmp_path):
 
 def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     from tiny_models import stable_diffusion
+    from tiny_pipelines import with_safety_checker
 
     model = stable_diffusion(tmp_path / "sd", size=32)
     named = [part for value in ("backend=text_to_image", f"model={model}") for part in ("-S", f"generate.{value}")]
@@ -344,6 +345,12 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     assert "has other bytes than `gdacli fit` wrote down: run it again" in error
     assert ready("fit", *named).code == 0
     assert generate(ready, *named)["run"]["made"] > 0
+    checked = with_safety_checker(model, tmp_path / "checked", -1.5)
+    flagged = [*named, "-S", f"generate.model={checked}"]
+    assert ready("fit", *flagged).code == 0
+    result = generate(ready, *flagged)
+    assert (result["num_images"], result["dropped"]) == (0, {"constant": result["run"]["made"]})
+    assert "run `gdacli fit`" in ready("generate", *flagged, "-S", "generate.safety_checker=false").error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error

@@ -19,14 +19,12 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
-from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from test_generators import load, prompts
 from tiny_models import BETAS, stable_diffusion
-from tiny_pipelines import SIZE, VAE, deepfloyd_if, flux, lcm, sdxl, stable_diffusion_3
-from transformers import CLIPConfig, CLIPImageProcessor
+from tiny_pipelines import SIZE, VAE, deepfloyd_if, flux, lcm, sdxl, stable_diffusion_3, with_safety_checker
 
 from gdacli.errors import GdaError
 from gdacli.generators.text_to_image.passed_through import exact_strength
@@ -182,26 +180,6 @@ def test_large_images_go_through_the_vae_one_by_one(sd, monkeypatch):
     generator._pipeline.vae.encoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
     assert generator.encode(IMAGES).numpy() == pytest.approx(images.numpy(), abs=1e-5)
     assert sizes == [1] * ROWS
-
-
-def with_safety_checker(source: Path, folder: Path, threshold: float) -> Path:
-    """Copy a model and give it a safety checker that flags what is nearer to its concepts than a cosine."""
-    shutil.copytree(source, folder)
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    checker = StableDiffusionSafetyChecker(
-        CLIPConfig(vision_config={"image_size": 16, "patch_size": 8, **sizes}, projection_dim=8)
-    )
-    checker.concept_embeds_weights.data.fill_(threshold)
-    checker.special_care_embeds_weights.data.fill_(2.0)
-    checker.save_pretrained(folder / "safety_checker")
-    extractor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    extractor.save_pretrained(folder / "feature_extractor")
-    parts = {
-        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
-        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
-    }
-    changed(folder, "model_index.json", **parts)
-    return folder
 
 
 def test_a_safety_checker_blackens_what_it_flags_unless_it_is_off(sd, tmp_path):

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -15,8 +16,17 @@ from diffusers import (
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from tiny_models import BETAS, WORDS, stable_diffusion, text_config, tiny_vae, write_pipeline, write_tokenizer
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 SIZE = 32
 VAE = (8, 8, 8)
@@ -27,36 +37,79 @@ def lcm(folder: Path) -> Path:
     return stable_diffusion(folder, size=SIZE, vae_channels=VAE, guidance_width=16)
 
 
-def sdxl(folder: Path, *, force_upcast: bool = True) -> Path:
-    """Write a Stable Diffusion XL."""
+def sdxl(
+    folder: Path,
+    *,
+    size: int = SIZE,
+    unet_channels: Sequence[int] = (16, 32),
+    vae_channels: Sequence[int] = VAE,
+    widths: tuple[int, int] = (32, 40),
+    projection: int = 24,
+    layers_per_block: int = 1,
+    depths: Sequence[int] = (1, 2),
+    heads: Sequence[int] = (2, 4),
+    time_width: int = 8,
+) -> Path:
+    """Write a Stable Diffusion XL; see `stable_diffusion` for most sizes.
+
+    Args:
+        folder: gets the layout.
+        size, unet_channels, vae_channels, layers_per_block: of UNet and VAE; all levels but the first have attention.
+        widths: of the two text encoders.
+        projection: width of the second one's pooled states.
+        depths, heads: of the attention, per level.
+        time_width: of each of the six sizes that the UNet is told.
+    """
     torch.manual_seed(0)
-    widths, projection = (32, 40), 24
     vocabulary = write_tokenizer(folder / "tokenizer")
     write_tokenizer(folder / "tokenizer_2")
+    levels = len(unet_channels)
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        sample_size=size // 2 ** (len(vae_channels) - 1),
+        block_out_channels=tuple(unet_channels),
+        layers_per_block=layers_per_block,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         cross_attention_dim=sum(widths),
-        attention_head_dim=(2, 4),
-        transformer_layers_per_block=(1, 2),
+        attention_head_dim=tuple(heads),
+        transformer_layers_per_block=tuple(depths),
         use_linear_projection=True,
         addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + projection,
+        addition_time_embed_dim=time_width,
+        projection_class_embeddings_input_dim=6 * time_width + projection,
         norm_num_groups=8,
     )
     parts = {
         "unet": unet,
-        "vae": tiny_vae(SIZE, VAE, scaling_factor=0.13025, force_upcast=force_upcast),
+        "vae": tiny_vae(
+            size, vae_channels, layers_per_block=layers_per_block, scaling_factor=0.13025, force_upcast=True
+        ),
         "text_encoder": CLIPTextModel(text_config(vocabulary, widths[0])),
         "text_encoder_2": CLIPTextModelWithProjection(text_config(vocabulary, widths[1], projection_dim=projection)),
         "scheduler": EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **BETAS),
     }
     tokenizers = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
     return write_pipeline(folder, "StableDiffusionXLPipeline", parts, force_zeros_for_empty_prompt=True, **tokenizers)
+
+
+def with_safety_checker(source: Path, folder: Path, threshold: float) -> Path:
+    """Copy a model and give it a safety checker that flags what is nearer to its concepts than a cosine."""
+    shutil.copytree(source, folder)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"image_size": 16, "patch_size": 8, **sizes}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
+    checker.concept_embeds_weights.data.fill_(threshold)
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    checker.save_pretrained(folder / "safety_checker")
+    extractor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    extractor.save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
 
 
 def deepfloyd_if(folder: Path) -> Path:

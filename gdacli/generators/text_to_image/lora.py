@@ -28,10 +28,9 @@ def fuse_lora(pipeline: Any, path: Path, scale: float) -> None:
     if not hasattr(pipeline, "load_lora_weights"):
         raise GdaError(f"{where}: diffusers reads no LoRA weights for {type(pipeline).__name__}: leave lora out")
     before = _sums(pipeline)
-    warned = _Kept()
-    logger = logging.getLogger("diffusers")
-    propagated, logger.propagate = logger.propagate, False
-    others, logger.handlers = logger.handlers, [warned]
+    warned, logger = _Kept(), logging.getLogger("diffusers")
+    handlers, level, propagates = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.level, logger.propagate = [warned], logging.WARNING, False
     try:
         pipeline.load_lora_weights(
             str(file.parent), weight_name=file.name, local_files_only=True, use_safetensors=True, adapter_name="lora"
@@ -46,7 +45,7 @@ def fuse_lora(pipeline: Any, path: Path, scale: float) -> None:
             f"({' '.join(str(error).split())[:160]}): name LoRA weights made for this model"
         ) from error
     finally:
-        logger.handlers, logger.propagate = others, propagated
+        logger.handlers, logger.level, logger.propagate = handlers, level, propagates
     if ignored := [text for text in warned.messages if "unexpected keys" in text]:
         raise GdaError(
             f"{where}: does not fit {type(pipeline).__name__} at {pipeline.name_or_path} ({ignored[0][:160]}): "

@@ -3,17 +3,21 @@
 import importlib
 import inspect
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers.pipelines import auto_pipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from gdacli.errors import GdaError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # torch's, of a pipeline that is imported with the others
+    from diffusers.pipelines import auto_pipeline
 
 _LAYOUT = "a text-to-image model in diffusers' layout, with safetensors weights"
 
@@ -46,6 +50,7 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
     pipeline_class = image_to_image_class(folder, index["_class_name"])
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()  # what it warns of is checked here, or for those who call its pipelines
     skipped = (*_NEVER, *(() if safety_checker else ("safety_checker", "feature_extractor")))
     parts: dict[str, Any] = {}
     for name in inspect.signature(pipeline_class).parameters:
@@ -58,7 +63,7 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
             of_part = torch.float32 if precise else dtype
             parts[name] = _read_part(folder / name, _part_class(folder, library, kind), of_part, variant)
     if "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
-        parts["requires_safety_checker"] = False  # silences a warning
+        parts["requires_safety_checker"] = False
     try:
         pipeline = diffusers.AutoPipelineForImage2Image.from_pretrained(folder, local_files_only=True, **parts)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
