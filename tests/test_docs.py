@@ -12,7 +12,7 @@ from test_cli import COMMANDS
 
 from gdacli.params import load_params
 from gdacli.scores import CLIP_SCORE, SCORES
-from gdacli.sections import ArmParams, Compare, Generate
+from gdacli.sections import ArmParams, Compare, Fit, Generate
 from gdacli.selection import STRATEGIES
 from gdacli.tables import read_table
 
@@ -137,6 +137,8 @@ def test_the_examples_of_the_page_on_generators_are_valid():
     examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/generators.md").read_text(), re.DOTALL)
     for example in map(yaml.safe_load, examples):
         Generate.model_validate(example["generate"])
-        assert set(example["compare"]["arms"]) <= set(example["arms"])
-        for arm in example["arms"].values():
+        Fit.model_validate(example.get("fit", {}))
+        arms = example.get("arms", {})
+        assert set(example.get("compare", {"arms": []})["arms"]) <= set(arms)
+        for arm in arms.values():
             ArmParams.model_validate(arm)

@@ -355,6 +355,9 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error
     assert "run `hf download nobody/nothing` where there is a network" in error
+    error = ready("fit", *named, "-S", "generate.lora=nobody/nothing").error
+    assert "generate.lora: found 'nobody/nothing'" in error
+    assert "run `hf download nobody/nothing` where there is a network" in error
     assert "prompt goes with backend: " in ready("generate", "-S", "generate.prompt=x").error
 
 

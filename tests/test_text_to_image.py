@@ -15,6 +15,7 @@ from diffusers import (
     DDPMScheduler,
     FluxImg2ImgPipeline,
     IFImg2ImgPipeline,
+    LatentConsistencyModelImg2ImgPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
@@ -86,6 +87,24 @@ def test_sdxl_is_that_of_diffusers_pipeline(make_generator, negative_prompt):
     ).images
     settings = {"solver": "ddpm", "image_size": SIZE, "negative_prompt": negative_prompt}
     assert_equal(open_generator(folder, **settings).generate(latents, LABELS, 0.6, SEEDS), expected)
+
+
+def test_lcm_is_that_of_diffusers_pipeline(make_generator):
+    folder = make_generator("text_to_image-lcm")
+    pipeline = LatentConsistencyModelImg2ImgPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    latents = noise(4, 8, 8)
+    expected = pipeline(
+        prompt=TEXTS,
+        image=latents,
+        strength=1.0,
+        timesteps=GRID,
+        guidance_scale=2.0,
+        generator=generators(),
+        output_type="np",
+    ).images
+    generator = open_generator(folder, solver="lcm", image_size=SIZE)
+    assert_equal(generator.generate(latents, LABELS, 0.6, SEEDS), expected)
 
 
 def test_deepfloyd_is_that_of_diffusers_pipeline(make_generator):
