@@ -93,7 +93,7 @@ def locate_model(
     folder = locate(model, revision, key, ["model_index.json"])
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        named = [name for name, value in index.items() if isinstance(value, list) and value[0]]
+        named = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
     except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it
         return locate(model, revision, key, PIPELINE), PIPELINE
     parts = [name for name in named if name not in _UNUSED and (safety_checker or name not in _CHECKER)]
@@ -120,13 +120,16 @@ def pin_files(
         revision, variant, safety_checker: of the model; see `locate_model`.
 
     Raises:
-        GdaError: one cannot be had, or is a folder without such files.
+        GdaError: one cannot be had, or is a folder without such files, or a folder has a revision.
     """
+    model = files.get("model")
+    if revision is not None and model is not None and ("://" in model or Path(model).expanduser().exists()):
+        raise GdaError(f"generate.revision: found {revision!r}, but {model} is no Hub id: leave it out")
     pins: dict[str, dict[str, Any]] = {}
     for option, name in files.items():
         of_model = {"revision": revision, "variant": variant, "safety_checker": safety_checker}
         pin: dict[str, Any] = {"name": name, **(of_model if option == "model" else {"revision": None})}
-        path, digested = _found(option, pin, revision)
+        path, digested = _found(option, pin, pin["revision"])
         pins[option] = {
             **pin,
             "commit": path.name if path.parent.name == "snapshots" else None,
@@ -158,10 +161,10 @@ def _found(option: str, pin: Mapping[str, Any], revision: str | None) -> tuple[P
         if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in patterns):
             raise GdaError(f"generate.model: {path} holds none of {', '.join(patterns)}: name another folder")
         return path, weights_digest(path, patterns, () if patterns is not PIPELINE else _UNWANTED)
-    path = locate(pin["name"], None, f"generate.{option}", _FILES[option])
+    path = locate(pin["name"], revision, f"generate.{option}", _FILES[option], ())
     if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _FILES[option]):
         raise GdaError(f"generate.{option}: {path} holds none of {', '.join(_FILES[option])}: name another folder")
-    return path, weights_digest(path, _FILES[option])
+    return path, weights_digest(path, _FILES[option], ())
 
 
 def weights_digest(folder: Path, files: Sequence[str], unwanted: Sequence[str] = _UNWANTED) -> str:
