@@ -30,9 +30,11 @@ _UNWANTED = ("*.fp16.safetensors", "*non_ema*")
 
 _TEXTS = ("*.json", "*.txt", "*.model")
 _PLAIN = ("model", "model-*-of-?????", "diffusion_pytorch_model", "diffusion_pytorch_model-*-of-?????")
-_CHECKER = ("safety_checker", "feature_extractor")
-_UNUSED = ("watermarker", "image_encoder")
-"""Parts of a pipeline that no backend reads."""
+
+CHECKER_PARTS = ("safety_checker", "feature_extractor")
+
+UNUSED_PARTS = ("watermarker", "image_encoder")
+"""Parts of a pipeline through which no image goes here."""
 
 
 def locate(
@@ -96,18 +98,23 @@ def locate_model(
         named = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
     except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it
         return locate(model, revision, key, PIPELINE), PIPELINE
-    parts = [name for name in named if name not in _UNUSED and (safety_checker or name not in _CHECKER)]
+    parts = [name for name in named if name not in UNUSED_PARTS and (safety_checker or name not in CHECKER_PARTS)]
     patterns = ["model_index.json", *(f"{part}/{text}" for part in parts for text in _TEXTS)]
     if variant:
         of_variant = {part: [f"{part}/*.{variant}{end}.safetensors" for end in ("", "-*")] for part in parts}
         locate(model, revision, key, [*patterns, *(each for some in of_variant.values() for each in some)], ())
-        having = [part for part in parts if any(any(folder.glob(each)) for each in of_variant[part])]
+        having = [part for part in parts if has_variant(folder / part, variant)]
         if not having:
             raise GdaError(f"generate.variant: found {variant!r}, of which {model} has no weights: leave it out")
         patterns += [each for part in having for each in of_variant[part]]
         parts = [part for part in parts if part not in having]
     patterns += [f"{part}/{stem}.safetensors" for part in parts for stem in _PLAIN]
     return locate(model, revision, key, patterns, ()), patterns
+
+
+def has_variant(part: Path, variant: str) -> bool:
+    """Return whether the folder of a part has weights of a variant, in one file or in several."""
+    return any(any(part.glob(f"*.{variant}{end}.safetensors")) for end in ("", "-*"))
 
 
 def pin_files(
