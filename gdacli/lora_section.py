@@ -2,8 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gdacli.prompts import checked_templates
+
+Templates = Annotated[str | Annotated[list[str], Field(min_length=1)], AfterValidator(checked_templates)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -19,7 +22,7 @@ class Lora(BaseModel):
     batch_size: Positive = Field(8, description="images per update")
     lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="of AdamW, after a short warm-up constant")
     rank: Positive = Field(8, description="of the low-rank layers: more learn more, and keep less of the model")
-    prompt: str | Annotated[list[str], Field(min_length=1)] = Field(
+    prompt: Templates = Field(
         "a photo of {class_name}", description="what the images are said to show; best that of generate.prompt"
     )
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(

@@ -82,6 +82,11 @@ class Params(Section):
                 "fit.lora fine-tunes a model of generate.backend: text_to_image that has no generate.lora; found "
                 f"{found}: set fit.lora to null, or change generate"
             )
+        if self.generate.lora_scale != 1 and self.fit.lora is None and self.generate.lora is None:
+            raise ValueError(
+                f"generate.lora_scale: found {self.generate.lora_scale}, but there is neither generate.lora nor "
+                "fit.lora to scale: name weights, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pathlib import Path
 from gdacli.errors import GdaError
 from gdacli.rng import derive_seed
 
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -24,6 +25,18 @@ class Prompts:
         """Return a class's prompt, one of its list drawn by the image's seed."""
         choices = self.choices[label]
         return choices[derive_seed(seed, "prompt") % len(choices)]
+
+
+def checked_templates(templates: str | list[str]) -> str | list[str]:
+    """Return one template or several as they are.
+
+    Raises:
+        ValueError: one has another placeholder than `{class_name}`, which would reach the model as it stands.
+    """
+    for text in [templates] if isinstance(templates, str) else templates:
+        if other := set(_PLACEHOLDER.findall(text)) - {"{class_name}"}:
+            raise ValueError(f"found {min(other)} in {text!r}; allowed: {{class_name}}")
+    return templates
 
 
 def make_prompts(

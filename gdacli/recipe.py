@@ -77,7 +77,8 @@ class Recipe:
             names.append("noise_schedule")
         settings = {name: self.settings[name] for name in names}
         options = {name: self.settings[name] for name in self.facts.options if name not in _ELSEWHERE}
-        given = {name: value for name, value in options.items() if value}
+        # An empty negative prompt is not none: of none, Stable Diffusion XL is told zeros.
+        given = {name: value for name, value in options.items() if value or value == ""}
         return digest(settings, given, self.weights, self.facts.version, ENCODING)
 
     @property
@@ -145,8 +146,12 @@ def read_recipe(
     checks_safety = settings["safety_checker"] and "safety_checker" in facts.options
     form = {"revision": settings["revision"], "variant": settings["variant"], "safety_checker": checks_safety}
     made_for = {option: pin["name"] for option, pin in pins.items()}
-    if asked != made_for or ("model" in pins and any(pins["model"].get(key) != value for key, value in form.items())):
-        raise GdaError(f"{folder / PIN}: made for {made_for}, params.yaml names {asked}: run `gdacli fit`")
+    form = form if "model" in asked else {}
+    of_model = {key: pins.get("model", {}).get(key) for key in form}
+    if (made_for, of_model) != (asked, form):
+        raise GdaError(
+            f"{folder / PIN}: made for {made_for | of_model}, params.yaml names {asked | form}: run `gdacli fit`"
+        )
     make_prompts(prepared.class_names, [], settings["class_prompts"])  # fails early
     locate_pinned(pins)
     weights = digest(weights_digest(folder, PIPELINE), {option: pin["sha256"] for option, pin in pins.items()})

@@ -8,7 +8,7 @@ from gdacli.arms import Arm, milli
 from gdacli.executors import EXECUTORS
 from gdacli.explain import one_of
 from gdacli.generators import BACKEND_OPTIONS, EMBEDDED, FILES, backend_facts, backend_names
-from gdacli.lora_section import Lora
+from gdacli.lora_section import Lora, Templates
 from gdacli.selection import RANKINGS, STRATEGIES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -163,9 +163,6 @@ class Filter(Section):
     )
 
 
-OneOrMore = str | Annotated[list[str], Field(min_length=1)]
-
-
 class Generate(Section):
     """`generate`: faithful variants; the strengths are the arms'. docs/generators.md says which backend reads what."""
 
@@ -179,10 +176,10 @@ class Generate(Section):
     variant: str | None = Field(None, description="of the model's files: fp16")
     lora: str | None = Field(None, description="LoRA weights for the model: a folder, a .safetensors file, a Hub id")
     lora_scale: Annotated[float, Field(gt=0, le=2)] = Field(1.0, description="how much of them")
-    prompt: OneOrMore | None = Field(
+    prompt: Templates | None = Field(
         None, description="may hold {class_name}; of a list each image draws one by its seed; null: the backend's own"
     )
-    class_prompts: dict[str, OneOrMore] = Field({}, description="class name: its own prompt or list of prompts")
+    class_prompts: dict[str, Templates] = Field({}, description="class name: its own prompt or list of prompts")
     negative_prompt: str | None = Field(None, description="what images shall not show; needs guidance_scale above 1")
     native_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = Field(
         None, description="pixels of a side at which the model works; null: those it was trained at"

@@ -30,9 +30,11 @@ _UNWANTED = ("*.fp16.safetensors", "*non_ema*")
 
 _TEXTS = ("*.json", "*.txt", "*.model")
 _PLAIN = ("model", "model-*-of-?????", "diffusion_pytorch_model", "diffusion_pytorch_model-*-of-?????")
-_CHECKER = ("safety_checker", "feature_extractor")
-_UNUSED = ("watermarker", "image_encoder")
-"""Parts of a pipeline that no backend reads."""
+
+CHECKER_PARTS = ("safety_checker", "feature_extractor")
+
+UNUSED_PARTS = ("watermarker", "image_encoder")
+"""Parts of a pipeline through which no image goes here."""
 
 
 def locate(
@@ -93,21 +95,26 @@ def locate_model(
     folder = locate(model, revision, key, ["model_index.json"])
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        named = [name for name, value in index.items() if isinstance(value, list) and value[0]]
+        named = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
     except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it
         return locate(model, revision, key, PIPELINE), PIPELINE
-    parts = [name for name in named if name not in _UNUSED and (safety_checker or name not in _CHECKER)]
+    parts = [name for name in named if name not in UNUSED_PARTS and (safety_checker or name not in CHECKER_PARTS)]
     patterns = ["model_index.json", *(f"{part}/{text}" for part in parts for text in _TEXTS)]
     if variant:
         of_variant = {part: [f"{part}/*.{variant}{end}.safetensors" for end in ("", "-*")] for part in parts}
         locate(model, revision, key, [*patterns, *(each for some in of_variant.values() for each in some)], ())
-        having = [part for part in parts if any(any(folder.glob(each)) for each in of_variant[part])]
+        having = [part for part in parts if has_variant(folder / part, variant)]
         if not having:
             raise GdaError(f"generate.variant: found {variant!r}, of which {model} has no weights: leave it out")
         patterns += [each for part in having for each in of_variant[part]]
         parts = [part for part in parts if part not in having]
     patterns += [f"{part}/{stem}.safetensors" for part in parts for stem in _PLAIN]
     return locate(model, revision, key, patterns, ()), patterns
+
+
+def has_variant(part: Path, variant: str) -> bool:
+    """Return whether the folder of a part has weights of a variant, in one file or in several."""
+    return any(any(part.glob(f"*.{variant}{end}.safetensors")) for end in ("", "-*"))
 
 
 def pin_files(
@@ -120,13 +127,16 @@ def pin_files(
         revision, variant, safety_checker: of the model; see `locate_model`.
 
     Raises:
-        GdaError: one cannot be had, or is a folder without such files.
+        GdaError: one cannot be had, or is a folder without such files, or a folder has a revision.
     """
+    model = files.get("model")
+    if revision is not None and model is not None and ("://" in model or Path(model).expanduser().exists()):
+        raise GdaError(f"generate.revision: found {revision!r}, but {model} is no Hub id: leave it out")
     pins: dict[str, dict[str, Any]] = {}
     for option, name in files.items():
         of_model = {"revision": revision, "variant": variant, "safety_checker": safety_checker}
         pin: dict[str, Any] = {"name": name, **(of_model if option == "model" else {"revision": None})}
-        path, digested = _found(option, pin, revision)
+        path, digested = _found(option, pin, pin["revision"])
         pins[option] = {
             **pin,
             "commit": path.name if path.parent.name == "snapshots" else None,
@@ -158,10 +168,10 @@ def _found(option: str, pin: Mapping[str, Any], revision: str | None) -> tuple[P
         if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in patterns):
             raise GdaError(f"generate.model: {path} holds none of {', '.join(patterns)}: name another folder")
         return path, weights_digest(path, patterns, () if patterns is not PIPELINE else _UNWANTED)
-    path = locate(pin["name"], None, f"generate.{option}", _FILES[option])
+    path = locate(pin["name"], revision, f"generate.{option}", _FILES[option], ())
     if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _FILES[option]):
         raise GdaError(f"generate.{option}: {path} holds none of {', '.join(_FILES[option])}: name another folder")
-    return path, weights_digest(path, _FILES[option])
+    return path, weights_digest(path, _FILES[option], ())
 
 
 def weights_digest(folder: Path, files: Sequence[str], unwanted: Sequence[str] = _UNWANTED) -> str:

@@ -232,6 +232,6 @@ def test_a_model_of_another_family_or_a_broken_folder_is_refused(tmp_path, folde
     (broken / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "prediction_type": "sample"}))
     refused("found prediction_type sample; allowed: epsilon, v_prediction", broken)
     (broken / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "rescale_betas_zero_snr": True}))
-    refused("found 1000 timesteps down to alpha_bar 0; allowed: 1000 that end above 0", broken)
+    refused("found 1000 timesteps down to alpha_bar 0 for epsilon; allowed: 1000 that end above 0", broken)
     (broken / "unet/diffusion_pytorch_model.safetensors").unlink()
     refused("unet: Error no file named diffusion_pytorch_model.safetensors", broken)

@@ -516,7 +516,9 @@ def test_a_backend_of_the_project_is_one_file(ready):
     assert generate(ready, *chosen)["run"]["made"] == 0
     assert images(ready) == made
     assert ready("regenerate", "--key", next(iter(made))).code == 0
-    file.write_text(code.replace("100 * strength", "90 * strength"))  # without a new VERSION
+    data = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+    changed = code.replace("100 * strength", "90 * strength")  # without a new VERSION
+    file.write_text(changed.replace("import torch\n", f"{data}import torch\n"))
     assert generate(ready, *chosen)["run"]["made"] == len(made)
     for wrong, message in (
         (
@@ -525,6 +527,8 @@ def test_a_backend_of_the_project_is_one_file(ready):
         ),
         (code.replace('"prompt"', '"words"'), "grain describes an image by {'words': "),
         (code.replace("VERSION = 1", "VERSION = one()"), "must be plain constants: write them out"),
+        (code.replace("def load(", "def lode("), "grain.py: has no function `load`"),
+        (code.replace("film", "fi\0lm").replace("Film", "\0"), "this is no Python that runs"),
         (
             code.replace("OPTIONS = ()", 'OPTIONS = ("strength",)'),
             "OPTIONS ('strength',); allowed: an integer, and a tuple",

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gdacli.generators import FILES
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gdacli"
 
@@ -127,6 +129,12 @@ def test_projects_of_init_have_the_demos_pipeline():
     assert made == demo
     for name, stage in stages(template).items():
         assert f"versions.{name}" in stage["params"]
+
+
+def test_fit_runs_again_when_what_it_pins_changes():
+    """What `recipe.read_recipe` holds against the pins, so that `dvc repro` never ends in "run `gdacli fit`"."""
+    pinned = {"backend", *FILES, "revision", "variant", "safety_checker"}
+    assert {f"generate.{name}" for name in pinned} <= set(PIPELINE["fit"]["params"])
 
 
 def test_files_are_named_after_a_noun_and_stay_short():

@@ -191,7 +191,7 @@ def test_an_image_keeps_its_size_at_any_native_size(sd):
 
 
 def test_large_images_go_through_the_vae_one_by_one(sd, monkeypatch):
-    from gdacli.generators.text_to_image import autoencoder
+    from gdacli import autoencoder
 
     images = open_generator(sd).encode(IMAGES)
     monkeypatch.setattr(autoencoder, "_ALONE_FROM", 64)

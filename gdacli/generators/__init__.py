@@ -30,6 +30,7 @@ raises GdaError where something does not fit.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -135,6 +136,8 @@ def backend_facts(name: str) -> Facts:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except SyntaxError as error:
         raise GdaError(f"{path}:{error.lineno}: {error.msg}: this is no Python that runs") from error
+    except (OSError, ValueError) as error:  # also bytes that are no UTF-8
+        raise GdaError(f"{path}: {error}: this is no Python that runs") from error
     said = {
         node.targets[0].id: node.value
         for node in body
@@ -170,6 +173,9 @@ def backend(name: str, file: Path | None) -> ModuleType:
     Args:
         name: of it.
         file: of `Facts`.
+
+    Raises:
+        GdaError: the project's own file has no `load`.
     """
     if file is None:
         return import_module(f"gdacli.generators.{name}")
@@ -177,5 +183,8 @@ def backend(name: str, file: Path | None) -> ModuleType:
     if spec is None or spec.loader is None:
         raise GdaError(f"{file}: not a file that Python can import")
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their types
     spec.loader.exec_module(module)
+    if not callable(getattr(module, "load", None)):
+        raise GdaError(f"{file}: has no function `load`: docs/own-generator.md shows one")
     return module

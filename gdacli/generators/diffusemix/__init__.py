@@ -1,11 +1,14 @@
 """DiffuseMix: half of an image edited by InstructPix2Pix, half the source, and a fractal blended in."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 
+from gdacli.autoencoder import Autoencoder
 from gdacli.denoiser import Condition, Denoiser, compiled
 from gdacli.generators.diffusemix.fractals import Fractals, list_fractals
 from gdacli.generators.diffusemix.masks import MASKS, draw_mask, edited_share
@@ -89,7 +92,7 @@ def load(
     )
     return DiffuseMix(
         denoiser,
-        parts,
+        parts.vae,
         _embed(parts, device),
         prompts,
         Fractals(None if fractals is None else list_fractals(fractals), image_size),
@@ -110,7 +113,7 @@ class DiffuseMix:
     def __init__(
         self,
         denoiser: Denoiser,
-        parts: Parts,
+        vae: AutoencoderKL,
         embeddings: dict[str, torch.Tensor],
         prompts: Prompts,
         fractals: Fractals,
@@ -121,21 +124,21 @@ class DiffuseMix:
         native_size: int,
         image_size: int,
     ) -> None:
-        self._denoiser, self._vae, self._prompts, self._fractals = denoiser, parts.vae, prompts, fractals
+        self._denoiser, self._prompts, self._fractals = denoiser, prompts, fractals
+        self._device, self._scaling = vae.device, vae.config.scaling_factor
+        self._codes = Autoencoder(vae, native_size, vae.device, denoiser.memory_format)
         self._scales = (guidance_scale, image_guidance_scale)
         self._fractal_weight = fractal_weight
         self._native_size, self._image_size = native_size, image_size
-        device = parts.vae.device
         self._embeddings = {text: states.to(denoiser.dtype) for text, states in embeddings.items()}
-        self._shares = {mask: torch.from_numpy(edited_share(mask, image_size)).to(device) for mask in MASKS}
+        self._shares = {mask: torch.from_numpy(edited_share(mask, image_size)).to(self._device) for mask in MASKS}
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Uint8 [B, 3, H, W] => float32 [B, N]: the mode of the VAE's posterior, not scaled, and the pixels."""
+        """Uint8 [B, 3, H, W] => float32 [B, N]: the VAE's latents and the pixels."""
         with torch.inference_mode():
-            pixels = images.to(self._vae.device)
-            native = resize(to_model(pixels), self._native_size)
-            mode = self._vae.encode(self._to_vae(native)).latent_dist.mode().float()
-            return torch.cat([mode.flatten(1), pixels.flatten(1).float()], 1)
+            pixels = images.to(self._device)
+            codes = self._codes.encode(resize(to_model(pixels), self._native_size))
+            return torch.cat([codes.flatten(1), pixels.flatten(1).float()], 1)
 
     def generate(
         self, latents: torch.Tensor, labels: torch.Tensor, strength: float, seeds: Sequence[int]
@@ -166,15 +169,13 @@ class DiffuseMix:
         """
         texts = [self._prompts(label, seed) for label, seed in zip(labels.tolist(), seeds, strict=True)]
         text = torch.stack([self._embeddings[each] for each in texts])
-        factor = self._vae.config.scaling_factor
-        mode = self._latents(latents)
-        start = mode * factor if strength < 1 else torch.zeros_like(mode)
-        conditions, guidance = edit_guidance(
-            text, self._embeddings[""].expand_as(text), mode.to(self._denoiser.dtype), *self._scales
-        )
+        codes = self._latents(latents)
+        start = codes if strength < 1 else torch.zeros_like(codes)
+        image = (codes / self._scaling).to(self._denoiser.dtype)  # the source as a condition is not scaled
+        conditions, guidance = edit_guidance(text, self._embeddings[""].expand_as(text), image, *self._scales)
         made = self._denoiser(start, conditions, guidance, strength, seeds)
         with torch.inference_mode():
-            return from_model(self._vae.decode(self._to_vae(made / factor)).sample.float(), self._image_size)
+            return from_model(self._codes.decode(made), self._image_size)
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
         """See `Generator.describe`."""
@@ -192,16 +193,12 @@ class DiffuseMix:
         }
 
     def _latents(self, rows: torch.Tensor) -> torch.Tensor:
-        size = self._native_size // 2 ** (len(self._vae.config.block_out_channels) - 1)
-        channels = self._vae.config.latent_channels
-        return rows[:, : channels * size * size].unflatten(1, (channels, size, size))
+        shape = self._codes.latent_shape
+        return rows[:, : math.prod(shape)].unflatten(1, shape)
 
     def _pixels(self, rows: torch.Tensor) -> torch.Tensor:
         size = self._image_size
         return rows[:, -3 * size * size :].unflatten(1, (3, size, size))
-
-    def _to_vae(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self._denoiser.dtype).contiguous(memory_format=self._denoiser.memory_format)
 
 
 def edit_guidance(

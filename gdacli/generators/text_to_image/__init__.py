@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gdacli.denoiser import Condition, Denoiser, classifier_free
+from gdacli.diffusers_layout import check_lengths
 from gdacli.errors import GdaError
 from gdacli.generators import Generator
 from gdacli.generators.text_to_image.deepfloyd import DeepFloyd
@@ -122,7 +123,8 @@ def load(
             f"generate.negative_prompt: found {negative_prompt!r}; this model is told the guidance scale and evaluates "
             "no second prompt: leave it out"
         )
-    _check_lengths(family, [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)])
+    texts = [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)]
+    check_lengths(family.tokenizer, family.max_tokens, texts)
     denoiser = Denoiser(
         predict=family.predict,
         schedule=family.schedule(noise_schedule),
@@ -182,7 +184,7 @@ def fine_tune(
         memory_format=torch.contiguous_format,
         compile=False,
     )
-    _check_lengths(family, [each for some in prompts.choices for each in some])
+    check_lengths(family.tokenizer, family.max_tokens, [each for some in prompts.choices for each in some])
     return train_layers(pipeline, family, images, labels, prompts=prompts, dtype=dtype, **settings)
 
 
@@ -289,11 +291,3 @@ class TextToImage:
                 with torch.inference_mode():
                     self._conditions[text] = self._family.embed(text)
         return tuple(torch.stack(parts) for parts in zip(*(self._conditions[text] for text in texts), strict=True))
-
-
-def _check_lengths(family: Family, prompts: Sequence[str]) -> None:
-    for prompt in prompts:
-        if (length := len(family.tokenizer(prompt, verbose=False).input_ids)) > family.max_tokens:
-            raise GdaError(
-                f"generate.prompt: {prompt!r} has {length} tokens; the model reads {family.max_tokens}: shorten it"
-            )

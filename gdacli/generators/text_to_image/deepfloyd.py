@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from gdacli.denoiser import Condition, clip, compiled
+from gdacli.diffusers_layout import read_timesteps
 from gdacli.errors import GdaError
-from gdacli.generators.text_to_image.noise import read_timesteps
 from gdacli.schedules import NoiseSchedule, Timesteps
 
 _MAX_TOKENS = 77
@@ -40,7 +40,9 @@ class DeepFloyd:
         if unet.config.in_channels != 3 or pipeline.text_encoder is None:
             raise GdaError(f"{pipeline.name_or_path}: an upscaling stage; allowed: the first stage of DeepFloyd IF")
         self.latent_shape: tuple[int, ...] = (3, self.native_size, self.native_size)
-        self._alpha_bars, self.prediction_type = read_timesteps(pipeline)
+        self._alpha_bars, self.prediction_type = read_timesteps(
+            pipeline.scheduler, f"{pipeline.name_or_path}/scheduler"
+        )
         config = pipeline.scheduler.config
         self.learned_variance = config.get("variance_type") in ("learned", "learned_range")
         self._ratio, self._highest = config.get("dynamic_thresholding_ratio"), config.get("sample_max_value")

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from gdacli.autoencoder import Autoencoder
 from gdacli.denoiser import Condition, PredictionType, compiled
 from gdacli.errors import GdaError
-from gdacli.generators.text_to_image.autoencoder import Autoencoder
-from gdacli.generators.text_to_image.noise import read_shift
+from gdacli.generators.text_to_image.shift import read_shift
 from gdacli.schedules import NUM_TRAIN_TIMESTEPS, Flow, NoiseSchedule
 
 _MAX_TOKENS = 512

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ import transformers
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from gdacli.diffusers_layout import read_index, read_part, short
 from gdacli.errors import GdaError
+from gdacli.weights import CHECKER_PARTS, UNUSED_PARTS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # torch's, of a pipeline that is imported with the others
@@ -26,9 +27,6 @@ _KNOWN = (
     auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
     auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 )
-
-_NEVER = ("watermarker", "image_encoder")
-"""Parts that no image here goes through."""
 
 
 def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safety_checker: bool) -> Any:
@@ -46,46 +44,34 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
     Raises:
         GdaError: no pipeline that diffusers' AutoPipelineForImage2Image knows, or a part that is missing or damaged.
     """
-    index = read_index(folder)
+    index = read_index(folder, _LAYOUT)
     pipeline_class = image_to_image_class(folder, index["_class_name"])
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()  # what it warns of is checked here, or for those who call its pipelines
-    skipped = (*_NEVER, *(() if safety_checker else ("safety_checker", "feature_extractor")))
+    skipped = UNUSED_PARTS if safety_checker else (*UNUSED_PARTS, *CHECKER_PARTS)
     parts: dict[str, Any] = {}
     for name in inspect.signature(pipeline_class).parameters:
         if not isinstance(index.get(name), list):
             continue
-        library, kind = index[name]
+        library, kind = (*index[name], None, None)[:2]
         parts[name] = None
         if library is not None and name not in skipped:
-            precise = name == "vae" and pipeline_class.__name__.startswith("StableDiffusionXL") and _upcasts(folder)
+            part_class = _part_class(folder, library, kind)
+            large = name == "vae" and pipeline_class.__name__.startswith("StableDiffusionXL")
+            precise = large or part_class.__name__.startswith("CLIP") or name == "safety_checker"
             of_part = torch.float32 if precise else dtype
-            parts[name] = _read_part(folder / name, _part_class(folder, library, kind), of_part, variant)
+            parts[name] = read_part(folder / name, part_class, _LAYOUT, dtype=of_part, variant=variant)
+            if large and not parts[name].config.force_upcast:
+                parts[name].to(dtype)
     if "requires_safety_checker" in inspect.signature(pipeline_class).parameters:
         parts["requires_safety_checker"] = False
     try:
         pipeline = diffusers.AutoPipelineForImage2Image.from_pretrained(folder, local_files_only=True, **parts)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise GdaError(f"{folder}: {_short(error)}; allowed: {_LAYOUT}") from error
+        raise GdaError(f"{folder}: {short(error)}; allowed: {_LAYOUT}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read model_index.json.
-
-    Raises:
-        GdaError: there is none, or it is none.
-    """
-    path = folder / "model_index.json"
-    if not path.is_file():
-        raise GdaError(f"{path} does not exist; allowed: a folder of {_LAYOUT}")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        return {**index, "_class_name": index["_class_name"]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise GdaError(f"{path}: not the index of a model ({error}); allowed: a folder of {_LAYOUT}") from error
 
 
 def image_to_image_class(folder: Path, name: Any) -> Any:
@@ -113,42 +99,10 @@ def _part_class(folder: Path, library: str, kind: str) -> Any:
         known = {path.stem for path in Path(diffusers.pipelines.__path__[0]).iterdir()}
         package = importlib.import_module(f"diffusers.pipelines.{library}") if library in known else None
         found = getattr(package, kind, None)
-    if found is None:
+    if not isinstance(found, type):
         raise GdaError(
             f"{folder / 'model_index.json'}: found a part of class {library}.{kind}; allowed: those that diffusers "
             f"{diffusers.__version__} and transformers {transformers.__version__} have: update them, or take another "
             "model"
         )
     return found
-
-
-def _read_part(folder: Path, kind: Any, dtype: torch.dtype, variant: str | None) -> Any:
-    if not folder.is_dir():
-        raise GdaError(f"{folder} does not exist; allowed: {_LAYOUT}")
-    options: dict[str, Any] = {"local_files_only": True}
-    weighted = issubclass(kind, torch.nn.Module)
-    if weighted:
-        precise = kind.__name__.startswith("CLIP") or folder.name == "safety_checker"
-        of = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
-        options |= {of: torch.float32 if precise else dtype, "use_safetensors": True, "output_loading_info": True}
-        if variant and any(f".{variant}." in path.name or f".{variant}-" in path.name for path in folder.iterdir()):
-            options["variant"] = variant
-    try:
-        read = kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError, TypeError, NotImplementedError, KeyError) as error:
-        raise GdaError(f"{folder}: {_short(error)}; allowed: {_LAYOUT}") from error
-    if not weighted:
-        return read
-    part, found = read
-    if found["missing_keys"]:
-        raise GdaError(f"{folder}: the weights lack {min(found['missing_keys'])}; allowed: {_LAYOUT}")
-    return part.eval()
-
-
-def _upcasts(folder: Path) -> bool:
-    path = folder / "vae/config.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("force_upcast", True)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

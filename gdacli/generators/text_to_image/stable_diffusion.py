@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from gdacli.autoencoder import Autoencoder
 from gdacli.denoiser import Condition, compiled
+from gdacli.diffusers_layout import read_timesteps
 from gdacli.errors import GdaError
-from gdacli.generators.text_to_image.autoencoder import Autoencoder
-from gdacli.generators.text_to_image.noise import read_timesteps
 from gdacli.schedules import NoiseSchedule, Timesteps
 
 
@@ -60,7 +60,9 @@ class StableDiffusion:
         self._codes = Autoencoder(pipeline.vae, self.native_size, device, memory_format)
         self.latent_shape: tuple[int, ...] = self._codes.latent_shape
         self.encode, self.decode = self._codes.encode, self._codes.decode
-        self._alpha_bars, self.prediction_type = read_timesteps(pipeline)
+        self._alpha_bars, self.prediction_type = read_timesteps(
+            pipeline.scheduler, f"{pipeline.name_or_path}/scheduler"
+        )
         self.tokenizer = pipeline.tokenizer
         self.max_tokens = self.tokenizer.model_max_length
         width = unet.config.time_cond_proj_dim
