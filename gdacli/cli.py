@@ -83,7 +83,7 @@ def select(
 def fit(
     overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False, directory: Directory = Path()
 ) -> None:
-    """Train the embedded generator on the train split alone.
+    """Train the generator on the train split alone; pin a pretrained one, or fine-tune it.
 
     Example: `gdacli fit -S fit.updates=5000`
     """

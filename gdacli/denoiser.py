@@ -91,7 +91,7 @@ class Denoiser:
         """Return what a sample's json says of the loop."""
         levels = self.schedule.levels(strength, self.num_inference_steps)
         return {
-            "start_timestep": levels[0].time,
+            "start_timestep": round(levels[0].time, 3),
             "num_steps": len(levels),
             "alpha_bar": round(levels[0].alpha_bar, 6),
             "solver": self.solver,

@@ -155,13 +155,20 @@ class Engine:
         recipe, gpu = self._recipe, self.device.type == "cuda"
         named = recipe.settings["memory_format"]
         last = named == "channels_last" or (named == "auto" and gpu)
-        return backend(recipe.settings["backend"], recipe.facts.file).load(
+        loaded = backend(recipe.settings["backend"], recipe.facts.file).load(
             recipe.folder,
             device=self.device,
             dtype=self.dtype,
             memory_format=torch.channels_last if last else torch.contiguous_format,
             **recipe.load_options(),
         )
+        for method in ("encode", "generate", "describe"):
+            if not callable(getattr(loaded, method, None)):
+                raise GdaError(
+                    f"generate.backend: {recipe.settings['backend']} loads a {type(loaded).__name__} without {method}: "
+                    "docs/own-generator.md shows what it needs"
+                )
+        return loaded
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -293,8 +300,10 @@ class Engine:
             "source_key": request.source_key,
             "source_sha256": request.source_sha256,
             "class_name": recipe.class_names[request.label],
+            "image_size": recipe.image_size,
             "seed": request.seed,
             "strength": request.strength / 1000,
+            "noise_schedule": recipe.settings["noise_schedule"],
             "variant": request.variant,
             "synthetic": True,
             "backend": recipe.settings["backend"],

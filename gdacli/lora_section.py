@@ -21,7 +21,9 @@ class Lora(BaseModel):
     updates: Positive = Field(1000, description="optimizer steps")
     batch_size: Positive = Field(8, description="images per update")
     lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="of AdamW, after a short warm-up constant")
-    rank: Positive = Field(8, description="of the low-rank layers: more learn more, and keep less of the model")
+    rank: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="of the low-rank layers: more learn more, and keep less of the model"
+    )
     prompt: Templates = Field(
         "a photo of {class_name}", description="what the images are said to show; best that of generate.prompt"
     )

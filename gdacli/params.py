@@ -1,5 +1,6 @@
 """`params.yaml` as a whole: how its sections fit together, overrides, and one-line errors."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -205,7 +206,7 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
     except ValidationError as error:
         message = explain(error, (), Params)
         for override in overrides:
-            if message.startswith(f"{FILE}: {override.partition('=')[0]}"):
+            if re.match(rf"{FILE}: {re.escape(override.partition('=')[0])}\b(?!_)", message):
                 message = f"-S {override}: {message}"
         raise GdaError(message) from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.artifacts import read_json, require
+from gdacli.checksums import verify_folder
 from gdacli.errors import GdaError
 from gdacli.generators import FILES, Facts, backend_facts
 from gdacli.images import ENCODING
@@ -103,10 +104,13 @@ class Recipe:
             templates = settings["prompt"] or [self.facts.prompt or "{class_name}"]
             options["prompts"] = make_prompts(self.class_names, templates, settings["class_prompts"])
         files = {name: None for name in FILES if name in own}
+        paths = locate_pinned(self.pins)
+        if _weights(self.folder, self.pins) != self.weights:
+            raise GdaError(f"{self.folder} has other weights here than where gdacli was started: bring them up to date")
         return {
             **options,
             **files,
-            **locate_pinned(self.pins),
+            **paths,
             "class_names": self.class_names,
             "image_size": self.image_size,
         }
@@ -154,7 +158,8 @@ def read_recipe(
         )
     make_prompts(prepared.class_names, [], settings["class_prompts"])  # fails early
     locate_pinned(pins)
-    weights = digest(weights_digest(folder, PIPELINE), {option: pin["sha256"] for option, pin in pins.items()})
+    for damage in verify_folder(folder):
+        raise GdaError(f"{damage.file}: {damage.problem}: run `gdacli fit`, or `dvc checkout --force {folder}`")
     model = str(pins["model"]["name"]) if "model" in pins else str(folder)
     clip_weights = None
     if clip_model is not None:
@@ -162,7 +167,7 @@ def read_recipe(
     return Recipe(
         settings=dict(settings),
         facts=facts,
-        weights=weights,
+        weights=_weights(folder, pins),
         model=model,
         folder=folder.absolute(),
         pins=pins,
@@ -176,3 +181,8 @@ def read_recipe(
         work=work,
         reuse=tuple(each if "://" in each else str(Path(each).expanduser().absolute()) for each in reuse),
     )
+
+
+def _weights(folder: Path, pins: dict[str, dict[str, Any]]) -> str:
+    """Return the hash of what `gdacli fit` wrote and of the files that it pinned."""
+    return digest(weights_digest(folder, PIPELINE), {option: pin["sha256"] for option, pin in pins.items()})

@@ -37,6 +37,10 @@ UNUSED_PARTS = ("watermarker", "image_encoder")
 """Parts of a pipeline through which no image goes here."""
 
 
+_HUB_PAGE = re.compile(r"https?://huggingface\.co/(?!.*/resolve/)|hf://")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
+
 def locate(
     model: str, revision: str | None, key: str, files: Sequence[str], unwanted: Sequence[str] = _UNWANTED
 ) -> Path:
@@ -53,11 +57,13 @@ def locate(
         GdaError: neither here, nor in the cache, nor reachable.
     """
     if "://" in model:
+        if _HUB_PAGE.match(model):
+            raise GdaError(f"{key}: found {model}, a page of the Hub; allowed: its id, such as owner/name")
         return download(model, key)
     folder = Path(model).expanduser()
     if folder.exists():
         return folder
-    if folder.is_absolute() or model.startswith("."):
+    if folder.is_absolute() or model.startswith(".") or folder.suffix in _WEIGHTS:
         raise GdaError(f"{key}: {folder} does not exist here: name a folder that this machine sees, or a Hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -156,7 +162,8 @@ def locate_pinned(pins: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
         paths[option], digested = _found(option, pin, pin["commit"] or pin["revision"])
         if digested != pin["sha256"]:
             raise GdaError(
-                f"generate.{option}: {paths[option]} has other bytes than `gdacli fit` wrote down: run it again"
+                f"generate.{option}: {paths[option]} has other bytes than `gdacli fit` wrote down: run it again "
+                "(where DVC runs it: `dvc repro --force --single-item fit`)"
             )
     return paths
 

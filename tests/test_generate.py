@@ -348,8 +348,9 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     checked = with_safety_checker(model, tmp_path / "checked", -1.5)
     flagged = [*named, "-S", f"generate.model={checked}"]
     assert ready("fit", *flagged).code == 0
-    result = generate(ready, *flagged)
-    assert (result["num_images"], result["dropped"]) == (0, {"constant": result["run"]["made"]})
+    (ready.folder / "data/synthetic").rename(tmp_path / "synthetic")
+    assert "images is of one colour: a safety checker blackened them, or" in ready("generate", *flagged).error
+    assert not (ready.folder / "data/synthetic").exists()
     assert "run `gdacli fit`" in ready("generate", *flagged, "-S", "generate.safety_checker=false").error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
@@ -406,6 +407,16 @@ def test_diffusemix_is_the_only_addition_or_on_the_selected_images_alone(ready, 
     assert len({meta["prompt"] for _, meta in made.values()}) == 2
     mixes = json.loads(ready("mix", "--json").stdout)["arms"]
     assert mixes["ours"]["synthetic"] == few < mixes["diffusemix"]["synthetic"] == len(made)
+
+
+def test_a_damaged_generator_makes_no_image(ready):
+    weights = ready.folder / "data/generator/class_conditional/unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[9000] ^= 1
+    weights.write_bytes(content)
+    error = ready("generate").error
+    assert f"{weights.relative_to(ready.folder)}: " in error
+    assert error.endswith("run `gdacli fit`, or `dvc checkout --force data/generator/class_conditional`")
 
 
 def test_a_pretrained_model_is_fine_tuned_by_fit(ready, tmp_path):

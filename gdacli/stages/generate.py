@@ -187,10 +187,17 @@ def _publish(
                     published.append(shard)
                 else:
                     path.unlink()
+        reasons = dict(sorted(Counter(reason for _, reason, *_ in dropped).items()))
+        if reasons.get("constant") == sum(len(wanted.requests) for wanted in shards) > 0:
+            raise GdaError(
+                f"each of the {len(dropped)} images is of one colour: a safety checker blackened them, or the model is "
+                "broken: look at some with `gdacli preview`, change the prompt or the model, or set "
+                "generate.safety_checker: false"
+            )
         manifest = {
             "images": images,
             "num_images": sum(images.values()),
-            "dropped": dict(sorted(Counter(reason for _, reason, *_ in dropped).items())),
+            "dropped": reasons,
             "filter": thresholds,
             "settings": recipe.settings,
             "backend_version": recipe.facts.version,

@@ -183,7 +183,6 @@ class DiffuseMix:
         return {
             "prompt": self._prompts(label, seed),
             "native_size": self._native_size,
-            "image_size": self._image_size,
             "guidance_scale": float(text),
             "image_guidance_scale": float(image),
             "mask": draw_mask(seed),

@@ -268,7 +268,6 @@ class TextToImage:
             "prompt": self._prompts(label, seed),
             "negative_prompt": self._negative_prompt or "",
             "native_size": self._family.native_size,
-            "image_size": self._image_size,
             "guidance_scale": float(self._guidance_scale),
             **self._denoiser.describe(strength),
         }

@@ -100,7 +100,6 @@ class PassedThrough:
             "prompt": self._prompts(label, seed),
             "negative_prompt": self._settings["negative_prompt"] or "",
             "native_size": self._native_size,
-            "image_size": self._settings["image_size"],
             "guidance_scale": float(self._settings["guidance_scale"]),
             "start_timestep": UNKNOWN,
             "num_steps": num_denoising_steps(strength, self._settings["num_inference_steps"]),
