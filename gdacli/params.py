@@ -50,6 +50,10 @@ class Params(Section):
                 f"generate.batch_size: found {self.generate.batch_size}; with compute.threads {self.compute.threads} "
                 f"it must be a multiple of {share}, so that an image's bits do not depend on its place in the batch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_fitted_model_knows_what_it_is_asked(self) -> "Params":
         embedded = self.generate.backend == EMBEDDED
         if embedded and not self.fit.conditional:
             if self.generate.guidance_scale != 1:

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,8 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             torch.set_num_threads(1)
             backend_name, _, family = name.partition("-")
             if backend_name == "text_to_image":
-                made[name] = FAMILIES.get(family, stable_diffusion)(tmp_path_factory.mktemp(name) / "model")
+                make_model = FAMILIES.get(family, partial(stable_diffusion, size=32))
+                made[name] = make_model(tmp_path_factory.mktemp(name) / "model")
                 return made[name]
             if name == "glide":
                 made[name] = glide(tmp_path_factory.mktemp(name)).parent

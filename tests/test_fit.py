@@ -237,8 +237,13 @@ def test_a_killed_fit_goes_on_and_a_finished_one_is_taken(project, shapes, tmp_p
     assert "fit: goes on after update " in resumed.stderr
     weights, metrics = data / "generator/class_conditional" / WEIGHTS, data / "metrics/fit.json"
     files = [weights, metrics, data / "plots/fit.csv", data / "plots/fit_quality.csv"]
+    sheets = [data / "preview/fit.png", data / "preview/fit_nearest.png"]
+    files += sheets
     sums = [sha256_file(file) for file in files]
+    for sheet in sheets:
+        sheet.write_bytes(b"of another fit")
     taken = project("fit")
+    assert sums == [sha256_file(file) for file in files]
     assert "fit: was finished before" in taken.stderr
     for folder in (tmp_path / "work/trainings").iterdir():
         folder.rename(tmp_path / "aside")

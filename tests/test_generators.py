@@ -24,7 +24,7 @@ BATCH, LARGEST = 16, 64
 
 
 OF_TEXT = [f"text_to_image-{family}" for family in FAMILIES if family != "flux"]  # flux_dev does more
-PLACES = [(1, 16), (1, 32), (2, 32), (2, 64), (3, 48)]
+PLACES = [(1, 16), (2, 32), (2, 64), (3, 48)]
 
 
 @pytest.fixture(params=[*backend_names(), *OF_TEXT])
@@ -186,7 +186,7 @@ def test_images_are_those_of_the_version(name, make_generator, batch, solver):
     golden = np.load(GOLDEN / f"{name}.npz", allow_pickle=False)
     assert str(golden["version"]) == backend_facts(name.partition("-")[0]).version
     difference = np.abs(made[:2].numpy().astype(int) - golden[solver])
-    assert difference.mean() < 0.3  # another solver is 0.5 or more away
+    assert difference.mean() < 0.3  # another solver is 0.4 or more away
     assert np.percentile(difference, 99) <= 3
 
 
@@ -235,7 +235,7 @@ def test_classes_are_prompted_in_words(make_generator):
     )
     said = generator.describe(1, 0.5, 7)
     assert said["prompt"] == "ring shape, a drawing of ring shape"
-    assert said["native_size"] == 64
+    assert said["native_size"] == 32
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -243,7 +243,7 @@ def test_classes_are_prompted_in_words(make_generator):
 def test_stable_diffusion_is_that_of_diffusers_pipeline(tmp_path, batch, solver, prediction_type):
     """From the same latents, noise and grid, over text encoder, guidance, denoiser, solver and VAE."""
     _, labels, seeds = batch
-    folder = stable_diffusion(tmp_path / "model", prediction_type=prediction_type)
+    folder = stable_diffusion(tmp_path / "model", size=32, prediction_type=prediction_type)
     options = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
@@ -251,7 +251,7 @@ def test_stable_diffusion_is_that_of_diffusers_pipeline(tmp_path, batch, solver,
         pipeline.scheduler = DDPMScheduler(clip_sample=False, prediction_type=prediction_type, **options)
     else:
         pipeline.scheduler = DPMSolverMultistepScheduler(prediction_type=prediction_type, **options)
-    latents = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    latents = torch.randn(16, 4, 4, 4, generator=torch.Generator().manual_seed(3))
     expected = pipeline(
         prompt=[f"a photo of {readable(CLASSES[label])}" for label in labels],
         image=latents,
@@ -261,7 +261,7 @@ def test_stable_diffusion_is_that_of_diffusers_pipeline(tmp_path, batch, solver,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
     ).images
-    generator = load("text_to_image", folder, solver=solver, num_inference_steps=20, image_size=64)
+    generator = load("text_to_image", folder, solver=solver, num_inference_steps=20, image_size=32)
     made = generator.generate(latents, labels, 0.6, seeds)
     assert np.abs(made.permute(0, 2, 3, 1).numpy() - 255 * expected).max() < 1
     assert generator.describe(0, 0.6, 0)["alpha_bar"] == pytest.approx(

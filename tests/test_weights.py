@@ -4,8 +4,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gdacli.errors import GdaError
+from gdacli.generators import FILES
 from gdacli.weights import download, locate_pinned, pin_files
 
 CONTENT = bytes(range(256)) * 12_000
@@ -135,3 +137,13 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(server, work, tmp_
     refused("http://127.0.0.1:1/base.pt", "cannot be downloaded .ClientConnectorError")
     refused("nope://base.pt", "^nope://base.pt: cannot be opened")
     assert {path.suffix for path in work.rglob("*") if path.is_file()} == {".lock"}
+
+
+def test_dvc_pins_again_when_a_setting_of_the_pins_changes(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/config.json").write_text("{}")
+    pin = pin_files({"model": str(tmp_path)}, None, None, True)["model"]
+    needed = {f"generate.{name}" for name in {"backend", *FILES, *pin} - {"name", "commit", "sha256"}}
+    stages = yaml.safe_load((Path(__file__).parent.parent / "dvc.yaml").read_text())["stages"]
+    assert needed <= set(stages["fit"]["params"])
+    assert "generate.safety_checker" in needed

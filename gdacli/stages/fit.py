@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gdacli.artifacts import new_directory, require, sha256_file, write_json
+from gdacli.artifacts import new_directory, new_file, require, sha256_file, write_json
 from gdacli.console import progress, say
 from gdacli.generators import EMBEDDED
 from gdacli.params import Params
@@ -30,6 +33,7 @@ _FIT_VERSION = 1
 """Of what a training does; a higher one trains again."""
 _COURSE = "course"
 _LORA = "lora"
+_SHEETS = (FIT_SAMPLES, FIT_NEAREST)
 _SAMPLING = {"solver": "dpmsolver++", "num_inference_steps": 25, "guidance_scale": 1.0, "noise_schedule": "native"}
 """Of the samples that are measured: the model's own distribution, which guidance would narrow."""
 
@@ -48,9 +52,11 @@ def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
 
     A training that was killed goes on from its saved state; torch is loaded only where something is missing.
     """
-    probe = [sha256_file(require(PROBE / name, "gdacli probe")) for name in ("model.safetensors", "config.json")]
+    files = [require(PROBE / name, "gdacli probe") for name in ("model.safetensors", "config.json")]
+    probe = [*map(sha256_file, files), version("timm")]
     store = TrainingStore(_identity(params, probe), params.fit.save_seconds)
-    measured = f"quality-{digest(probe, params.fit.check_images)[:16]}"
+    measured = f"quality-{digest(VERSION, probe, params.fit.check_images)[:16]}"
+    sheets = [store.folder / f"{measured}-{path.name}" for path in _SHEETS]  # kept with the figures that they show
     output = GENERATOR / params.generate.backend
     with store.locked():
         finished, course, quality = store.finished(), store.figures(_COURSE), store.figures(measured)
@@ -69,8 +75,12 @@ def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
             store.keep_figures(_COURSE, course)
             store.finish(output)
         if gauge is not None:
-            quality = _measure(params, prepared, gauge, device)
+            quality = _measure(params, prepared, gauge, device, sheets)
             store.keep_figures(measured, quality)
+        for sheet, path in zip(sheets, _SHEETS, strict=True):
+            if sheet.exists():  # else it was said why not
+                with new_file(path) as temporary:
+                    shutil.copyfile(sheet, temporary)
     write_csv(PLOTS / "fit.csv", ["updates", "loss"], course["losses"])
     write_csv(PLOTS / "fit_quality.csv", ["updates", "frechet_distance"], course["checks"])
     figures = {key: course[key] for key in ("updates", "kept_update")}
@@ -133,22 +143,8 @@ def _train(
 
     from gdacli.generators import class_conditional
 
-    fit, shown = params.fit, 0
-    state = store.load()
-    note = ""
-    with (
-        new_directory(GENERATOR / params.generate.backend) as folder,
-        progress("fit", fit.updates, "updates") as advance,
-    ):
-        if state is not None:
-            say(f"fit: goes on after update {state['update']}")
-            shown = state["update"]
-            advance(shown, free=True)
-
-        def on_update(update: int, loss: float) -> None:
-            nonlocal shown
-            advance(update - shown, note=f"loss {loss:.4f}{note}")
-            shown = update
+    fit, state, note = params.fit, store.load(), ""
+    with new_directory(GENERATOR / params.generate.backend) as folder, _progress(fit.updates, state) as advance:
 
         def check(network: Any, update: int) -> float:
             nonlocal note
@@ -165,7 +161,7 @@ def _train(
             torch.from_numpy(gauge.train_labels).to(device),
             num_classes=prepared.num_classes,
             folder=folder,
-            on_update=on_update,
+            on_update=lambda update, loss: advance(update, loss, note),
             check=check,
             dtype=_dtype(params, device),
             state=state,
@@ -185,7 +181,26 @@ def _train(
     }
 
 
-def _measure(params: Params, prepared: Prepared, gauge: Gauge, device: torch.device) -> dict[str, Any]:
+@contextmanager
+def _progress(updates: int, state: Mapping[str, Any] | None) -> Iterator[Callable[..., None]]:
+    """Show how a training goes, from a saved state on; yields what to call with the update, its loss and a note."""
+    shown = 0 if state is None else state["update"]
+    with progress("fit", updates, "updates") as advance:
+        if state is not None:
+            say(f"fit: goes on after update {shown}")
+            advance(shown, free=True)
+
+        def on_update(update: int, loss: float, note: str = "") -> None:
+            nonlocal shown
+            advance(update - shown, note=f"loss {loss:.4f}{note}")
+            shown = update
+
+        yield on_update
+
+
+def _measure(
+    params: Params, prepared: Prepared, gauge: Gauge, device: torch.device, sheets: Sequence[Path]
+) -> dict[str, Any]:
     """Measure what was published, through the door that `generate` takes."""
     from gdacli.generators import class_conditional
 
@@ -198,7 +213,7 @@ def _measure(params: Params, prepared: Prepared, gauge: Gauge, device: torch.dev
         compile=False,
         **_sampling(device),
     )
-    return gauge.quality(generator, FIT_SAMPLES, FIT_NEAREST)
+    return gauge.quality(generator, *sheets)
 
 
 def _sampling(device: torch.device) -> dict[str, Any]:
@@ -275,18 +290,8 @@ def _train_lora(
 
     device = set_up(params.compute.device, params.compute.threads)
     _, labels, images = prepared.load("train")
-    state, shown = store.load(), 0
-    with progress("fit", lora.updates, "updates") as advance:
-        if state is not None:
-            say(f"fit: goes on after update {state['update']}")
-            shown = state["update"]
-            advance(shown, free=True)
-
-        def on_update(update: int, loss: float) -> None:
-            nonlocal shown
-            advance(update - shown, note=f"loss {loss:.4f}")
-            shown = update
-
+    state = store.load()
+    with _progress(lora.updates, state) as on_update:
         return fine_tune(
             model,
             torch.from_numpy(images).to(device),
