@@ -17,7 +17,7 @@ from gdacli.weights import has_variant
 
 _PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction")
 
-_BROKEN = (
+BROKEN = (
     OSError,
     ValueError,
     RuntimeError,
@@ -77,7 +77,7 @@ def read_part(
             options["variant"] = variant
     try:
         read = kind.from_pretrained(folder, **options)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise GdaError(f"{folder}: {short(error)}; allowed: {allowed}") from error
     if not weighted:
         return read

@@ -86,7 +86,7 @@ def locate_model(
     """Return where a generator's model is, and patterns of the files of it that are used.
 
     Of a model in diffusers' layout these are the index and the files of its parts, the weights in one form; of another
-    folder all that PIPELINE says.
+    folder all its files; of another repository of the Hub what PIPELINE and SINGLE say.
 
     Args:
         model: a local folder or file, or a Hub id.
@@ -102,8 +102,11 @@ def locate_model(
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         named = [name for name, value in index.items() if isinstance(value, list) and value and value[0]]
-    except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it
-        return locate(model, revision, key, PIPELINE), PIPELINE
+    except (OSError, ValueError, AttributeError):  # the backend says what is wrong with it, or reads it its own way
+        if Path(model).expanduser().exists():
+            return folder, ["**/*"]
+        patterns = [*PIPELINE, *SINGLE]
+        return locate(model, revision, key, patterns, ()), patterns
     parts = [name for name in named if name not in UNUSED_PARTS and (safety_checker or name not in CHECKER_PARTS)]
     patterns = ["model_index.json", *(f"{part}/{text}" for part in parts for text in _TEXTS)]
     if variant:
@@ -174,7 +177,7 @@ def _found(option: str, pin: Mapping[str, Any], revision: str | None) -> tuple[P
         path, patterns = locate_model(pin["name"], revision, pin["variant"], pin["safety_checker"])
         if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in patterns):
             raise GdaError(f"generate.model: {path} holds none of {', '.join(patterns)}: name another folder")
-        return path, weights_digest(path, patterns, () if patterns is not PIPELINE else _UNWANTED)
+        return path, weights_digest(path, patterns, ())
     path = locate(pin["name"], revision, f"generate.{option}", _FILES[option], ())
     if path.is_dir() and not any(next(path.glob(pattern), None) for pattern in _FILES[option]):
         raise GdaError(f"generate.{option}: {path} holds none of {', '.join(_FILES[option])}: name another folder")
@@ -190,7 +193,7 @@ def weights_digest(folder: Path, files: Sequence[str], unwanted: Sequence[str] =
     """
     if folder.is_file():
         return sha256_file(folder)
-    found = sorted({path for pattern in files for path in folder.glob(pattern)})
+    found = sorted({path for pattern in files for path in folder.glob(pattern) if path.is_file()})
     found = [path for path in found if not any(path.relative_to(folder).match(each) for each in unwanted)]
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in found})
 

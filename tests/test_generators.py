@@ -289,6 +289,9 @@ def test_weights_of_another_family_or_a_broken_folder_are_refused(tmp_path, make
         refused(f"found a {re.escape(str(found))}, for which diffusers has no image-to-image pipeline; allowed: ")
     (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["mine", "UNet"]}))
     refused("found a part of class mine.UNet; allowed: those that diffusers .* have")
+    for entry in ([], ["diffusers"], [None, None]):
+        (folder / "model_index.json").write_text(json.dumps({**index, "vae": entry}))
+        refused(r"model_index.json: vae is \[.*\]; allowed: a text-to-image model")
     (folder / "model_index.json").write_text("{")
     refused("model_index.json: not the index of a model")
     (folder / "model_index.json").write_text(json.dumps(index))

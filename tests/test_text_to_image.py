@@ -261,6 +261,8 @@ def test_lora_weights_that_do_not_fit_are_one_line(sd, make_generator, tmp_path)
     )
     refused(tmp_path / "bad/b.safetensors", "no weights for StableDiffusionImg2ImgPipeline")
     refused(tmp_path / "bad", "has 2 .safetensors files; allowed: one")
+    (tmp_path / "bad/pickled.pt").write_bytes(b"")
+    refused(tmp_path / "bad/pickled.pt", "allowed: a .safetensors file, which holds no code")
     (tmp_path / "bad/cut.safetensors").write_bytes(b"cut")
     refused(tmp_path / "bad/cut.safetensors", "does not fit")
 

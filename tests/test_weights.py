@@ -101,13 +101,17 @@ def test_a_url_is_pinned_by_its_bytes(server, work):
         locate_pinned(pins)
 
 
-def test_every_file_of_low_rank_weights_is_pinned_and_a_folder_has_no_revision(tmp_path):
+def test_every_file_that_may_be_read_is_pinned_and_a_folder_has_no_revision(tmp_path):
     file = tmp_path / "lora.fp16.safetensors"
     digests = set()
     for content in (b"one", b"two"):
         file.write_bytes(content)
         digests.add(pin_files({"lora": str(tmp_path)}, None, None, False)["lora"]["sha256"])
-    assert len(digests) == 2
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        (tmp_path / "deep/weights.bin").write_bytes(content)
+        file.write_bytes(b"the same")
+        digests.add(pin_files({"model": str(tmp_path)}, None, None, False)["model"]["sha256"])  # of no layout we know
+    assert len(digests) == 4
     with pytest.raises(GdaError, match=r"^generate.revision: found 'main', but .* is no Hub id: leave it out$"):
         pin_files({"model": str(file)}, "main", None, False)
 

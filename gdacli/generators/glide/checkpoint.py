@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -225,7 +226,9 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
             is_safetensors = file.read(9)[8:] == b"{"  # after the length of its header
         if is_safetensors:
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the protocol: what cannot be read is an error
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose text tells how to run the code that the file holds
         raise GdaError(f"{path}: damaged, or more than a mapping of names to tensors; {_ALLOWED}") from error
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:

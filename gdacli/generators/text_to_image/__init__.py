@@ -1,6 +1,7 @@
 """Text-to-image models of the Hub or a local folder: their own weights, prompted with the class name."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ OPTIONS = (
     "cpu_offload",
 )
 PROMPT = "a photo of {class_name}"
+
+_NUM_KEPT = 256
+"""Prompts whose embeddings stay on the device: one of T5 has 4 MB, and a data set may have a thousand classes."""
 
 FAMILIES: dict[str, Callable[..., Family]] = {
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
@@ -232,7 +236,7 @@ class TextToImage:
         self._pipeline, self._family, self._denoiser = pipeline, family, denoiser
         self._guidance_scale, self._prompts, self._negative_prompt = guidance_scale, prompts, negative_prompt
         self._image_size, self._device = image_size, device
-        self._conditions: dict[str | None, Condition] = {}
+        self._embedding = lru_cache(_NUM_KEPT)(family.embed)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Uint8 [B, 3, H, W] => float32 [B, ...]: scaled to the native size, then into the model's latents."""
@@ -283,10 +287,7 @@ class TextToImage:
     def _told(self, texts: Sequence[str | None]) -> Condition:
         """Return what the network is told of prompts, tensors [B, ...].
 
-        They are computed one by one, once in a run, so that they do not depend on which prompts come together.
+        They are computed one by one, so that they do not depend on which prompts come together.
         """
-        for text in dict.fromkeys(texts):
-            if text not in self._conditions:
-                with torch.inference_mode():
-                    self._conditions[text] = self._family.embed(text)
-        return tuple(torch.stack(parts) for parts in zip(*(self._conditions[text] for text in texts), strict=True))
+        with torch.inference_mode():
+            return tuple(torch.stack(parts) for parts in zip(*map(self._embedding, texts), strict=True))

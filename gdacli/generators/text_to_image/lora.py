@@ -68,6 +68,8 @@ class _Kept(logging.Handler):
 
 def _find(path: Path) -> Path:
     if path.is_file():
+        if path.suffix != ".safetensors":
+            raise GdaError(f"generate.lora: found {path}; allowed: a .safetensors file, which holds no code")
         return path
     files = sorted(path.glob("*.safetensors"))
     named = [file for file in files if file.name == _PREFERRED] or files

@@ -12,7 +12,7 @@ import transformers
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from gdacli.diffusers_layout import read_index, read_part, short
+from gdacli.diffusers_layout import BROKEN, read_index, read_part, short
 from gdacli.errors import GdaError
 from gdacli.weights import CHECKER_PARTS, UNUSED_PARTS
 
@@ -21,6 +21,8 @@ with warnings.catch_warnings():
     from diffusers.pipelines import auto_pipeline
 
 _LAYOUT = "a text-to-image model in diffusers' layout, with safetensors weights"
+
+_NEEDED = ("unet", "transformer", "vae", "scheduler", "tokenizer")
 
 _KNOWN = (
     auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
@@ -54,7 +56,9 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
     for name in inspect.signature(pipeline_class).parameters:
         if not isinstance(index.get(name), list):
             continue
-        library, kind = (*index[name], None, None)[:2]
+        if len(index[name]) != 2 or (index[name][0] is None and name in _NEEDED):
+            raise GdaError(f"{folder / 'model_index.json'}: {name} is {index[name]}; allowed: {_LAYOUT}")
+        library, kind = index[name]
         parts[name] = None
         if library is not None and name not in skipped:
             part_class = _part_class(folder, library, kind)
@@ -68,7 +72,7 @@ def read_pipeline(folder: Path, *, dtype: torch.dtype, variant: str | None, safe
         parts["requires_safety_checker"] = False
     try:
         pipeline = diffusers.AutoPipelineForImage2Image.from_pretrained(folder, local_files_only=True, **parts)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except BROKEN as error:
         raise GdaError(f"{folder}: {short(error)}; allowed: {_LAYOUT}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
