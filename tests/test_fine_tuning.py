@@ -140,3 +140,8 @@ def test_every_family_is_fine_tuned_and_loads_it(family, tmp_path):
 def test_a_family_that_is_passed_through_is_refused(tmp_path):
     with pytest.raises(GdaError, match="fit.lora: found a model for StableDiffusion3Img2ImgPipeline; allowed: one for"):
         tuned(stable_diffusion_3(tmp_path / "model"), tmp_path / "lora")
+
+
+def test_a_prompt_that_the_model_cannot_read_names_its_own_field(model, tmp_path):
+    with pytest.raises(GdaError, match="fit.lora.prompt: 'word .* tokens; the model reads 77: shorten it"):
+        tuned(model, tmp_path / "lora", prompts=make_prompts(NAMES, ["word " * 90 + "{class_name}"], {}))

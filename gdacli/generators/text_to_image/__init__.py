@@ -122,7 +122,8 @@ def load(
             f"generate.negative_prompt: found {negative_prompt!r}; this model is told the guidance scale and evaluates "
             "no second prompt: leave it out"
         )
-    _check_lengths(family, [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)])
+    said = [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)]
+    _check_lengths(family, said, "generate.prompt")
     denoiser = Denoiser(
         predict=family.predict,
         schedule=family.schedule(noise_schedule),
@@ -182,7 +183,7 @@ def fine_tune(
         memory_format=torch.contiguous_format,
         compile=False,
     )
-    _check_lengths(family, [each for some in prompts.choices for each in some])
+    _check_lengths(family, [each for some in prompts.choices for each in some], "fit.lora.prompt")
     return train_layers(pipeline, family, images, labels, prompts=prompts, dtype=dtype, **settings)
 
 
@@ -291,9 +292,7 @@ class TextToImage:
         return tuple(torch.stack(parts) for parts in zip(*(self._conditions[text] for text in texts), strict=True))
 
 
-def _check_lengths(family: Family, prompts: Sequence[str]) -> None:
+def _check_lengths(family: Family, prompts: Sequence[str], field: str) -> None:
     for prompt in prompts:
         if (length := len(family.tokenizer(prompt, verbose=False).input_ids)) > family.max_tokens:
-            raise GdaError(
-                f"generate.prompt: {prompt!r} has {length} tokens; the model reads {family.max_tokens}: shorten it"
-            )
+            raise GdaError(f"{field}: {prompt!r} has {length} tokens; the model reads {family.max_tokens}: shorten it")
