@@ -122,15 +122,21 @@ def read_timesteps(scheduler: Any, where: str) -> tuple[list[float], PredictionT
     return alpha_bars, prediction_type
 
 
-def check_lengths(tokenizer: Any, max_tokens: int, prompts: Iterable[str]) -> None:
+def check_lengths(tokenizer: Any, max_tokens: int, prompts: Iterable[str], field: str) -> None:
     """Refuse a prompt that the model would cut.
+
+    Args:
+        tokenizer: of transformers.
+        max_tokens: that the model reads.
+        prompts: to check.
+        field: of params.yaml, for messages.
 
     Raises:
         GdaError: one has more tokens than `max_tokens`.
     """
     for prompt in prompts:
         if (length := len(tokenizer(prompt, verbose=False).input_ids)) > max_tokens:
-            raise GdaError(f"generate.prompt: {prompt!r} has {length} tokens; the model reads {max_tokens}: shorten it")
+            raise GdaError(f"{field}: {prompt!r} has {length} tokens; the model reads {max_tokens}: shorten it")
 
 
 def short(error: Exception) -> str:

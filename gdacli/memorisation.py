@@ -31,9 +31,9 @@ class Memorisation:
     """How many samples are suspiciously near to a train image."""
 
     threshold: float
-    """1 % of the real images are nearer, as relative distances go."""
+    """1 % of the real images, but at least one, are at most so far, as relative distances go."""
     share: float
-    """Share of the samples that are nearer; about 0.01 for a model that repeats nothing."""
+    """Share of the samples that are nearer; for a model that repeats nothing about that of the real images."""
     p_value: float
     """Of so many or more, if samples were as real images are."""
 

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from safetensors import safe_open
 from tiny_models import stable_diffusion
 from tiny_pipelines import FAMILIES as TINY
@@ -125,13 +127,18 @@ def test_a_training_that_goes_on_from_a_saved_state_gives_the_same_bytes(model, 
     (state,) = states
     assert tuned(model, tmp_path / "resumed", updates=15, state=state) == whole
     assert (tmp_path / "resumed" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    told, untold = (tuned(model, tmp_path / "other", updates=1, prompt_dropout=share) for share in (0.0, 0.99))
+    assert told != untold
 
 
 @pytest.mark.parametrize("family", [name for name in TINY if name != "sd3"])
-def test_every_family_is_fine_tuned_and_loads_it(family, tmp_path):
+def test_every_family_is_fine_tuned_and_loads_it(family, tmp_path, monkeypatch):
+    computed_twice = Mock(wraps=torch.utils.checkpoint.checkpoint)
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", computed_twice)
     model = TINY[family](tmp_path / "model")
     size = SIZE if family.startswith("flux") else None
     tuned(model, tmp_path / "lora", updates=2, batch_size=2, rank=2, gradient_checkpointing=True, native_size=size)
+    assert computed_twice.called
     opened(model, tmp_path / "lora")  # refuses what does not fit, or changes nothing
     with safe_open(tmp_path / "lora" / FILE, "pt") as file:
         assert all(file.get_tensor(key).dtype == torch.float32 for key in file.keys())  # noqa: SIM118
@@ -140,3 +147,8 @@ def test_every_family_is_fine_tuned_and_loads_it(family, tmp_path):
 def test_a_family_that_is_passed_through_is_refused(tmp_path):
     with pytest.raises(GdaError, match="fit.lora: found a model for StableDiffusion3Img2ImgPipeline; allowed: one for"):
         tuned(stable_diffusion_3(tmp_path / "model"), tmp_path / "lora")
+
+
+def test_a_prompt_that_the_model_cannot_read_names_its_own_field(model, tmp_path):
+    with pytest.raises(GdaError, match="fit.lora.prompt: 'word .* tokens; the model reads 77: shorten it"):
+        tuned(model, tmp_path / "lora", prompts=make_prompts(NAMES, ["word " * 90 + "{class_name}"], {}))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,26 @@ def test_early_stop_keeps_the_weights_of_the_best_check(tmp_path):
     assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
 
 
+def test_bfloat16_is_computed_and_float32_is_saved(tmp_path):
+    full, half = (
+        train(tmp_path / str(dtype), updates=2, dtype=dtype).losses[0][1] for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert 0 < abs(half - full) < 0.05 * full
+    assert {value.dtype for value in load_file(tmp_path / "torch.bfloat16" / WEIGHTS).values()} == {torch.float32}
+
+
 def test_without_patience_checks_change_no_weight(tmp_path):
     train(tmp_path / "a")
-    fitted = train(tmp_path / "b", check_every=4, check=lambda network, update: float(update))
+    seen = {}
+
+    def check(network, update):
+        seen.update(network.state_dict())
+        return float(update)
+
+    fitted = train(tmp_path / "b", check_every=4, check=check)
     assert (fitted.kept_update, fitted.checks) == (6, [[4, 4.0], [6, 6.0]])
+    saved = load_file(tmp_path / "b" / WEIGHTS)
+    assert all(torch.equal(saved[name], value) for name, value in seen.items())  # the averaged ones
     assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
 
 
@@ -199,13 +216,15 @@ def test_the_distance_falls_with_training(gauge, tmp_path):
     assert gauge.held_out.real_distance < after < 0.7 * before
 
 
-def test_without_validation_images_it_is_other_train_images(gauge):
+def test_without_validation_images_it_is_other_train_images(gauge, tmp_path):
     nothing = np.empty(0, np.int64), np.empty((0, 3, 16, 16), np.uint8)
     training = gauge.train_labels, gauge.train_images
     held = hold_out(training, nothing, gauge.embed, num_images=1000, seed=0)
     assert (held.split, len(held.rows), len(set(held.rows.tolist()))) == ("train", 150, 150)
     assert (held.images == gauge.train_images[held.rows]).all()
     assert held.real_distance > 0  # of the other half
+    found = replace(gauge, held_out=held).quality(Fixed(shapes_of(150, 7)[1]), tmp_path / "a.png", tmp_path / "b.png")
+    assert all(each["threshold"] > 0.01 for each in found["memorisation"].values())  # no image is its own neighbour
     with pytest.raises(GdaError, match="found 3 train images, needs 4 or more"):
         hold_out((training[0][:3], training[1][:3]), nothing, gauge.embed, num_images=9, seed=0)
 
@@ -261,10 +280,12 @@ def test_a_killed_fit_goes_on_and_a_finished_one_is_taken(project, shapes, tmp_p
 def test_variants_of_an_unconditional_model_have_their_sources_label(project):
     for name in ("prepare", "probe", "select"):
         project.ok(name)
-    told = ("-S", "fit.conditional=false", "-S", "generate.guidance_scale=1")
-    for name in ("fit", "generate"):
-        outcome = project(name, *told)
-        assert outcome.code == 0, outcome.stderr
+    told = [part for value in ("fit.conditional=false", "generate.guidance_scale=1") for part in ("-S", value)]
+    fitted = project("fit", *told, "-S", "fit.check_every=3", "-S", "fit.patience=1")
+    assert fitted.code == 0, fitted.stderr
+    assert "note: fit.patience: there is no validation split, so the checks are against train images" in fitted.stderr
+    made = project("generate", *told)
+    assert made.code == 0, made.stderr
     data = project.folder / "data"
     labels = {s.key: s.label for path in (data / "source").glob("train-*.tar") for s in read_shard(path)}
     made = [sample for path in (data / "synthetic").glob("train-*.tar") for sample in read_shard(path)]

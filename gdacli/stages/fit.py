@@ -144,6 +144,11 @@ def _train(
     from gdacli.generators import class_conditional
 
     fit, state, note = params.fit, store.load(), ""
+    if fit.patience is not None and gauge.held_out.split == "train":
+        say(
+            "note: fit.patience: there is no validation split, so the checks are against train images, which a model "
+            "that repeats them passes: set data.validation_fraction (0.1)"
+        )
     with new_directory(GENERATOR / params.generate.backend) as folder, _progress(fit.updates, state) as advance:
 
         def check(network: Any, update: int) -> float:

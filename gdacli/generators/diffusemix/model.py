@@ -58,7 +58,7 @@ def read_parts(folder: Path, texts: Sequence[str], dtype: torch.dtype) -> Parts:
     alpha_bars, prediction_type = read_timesteps(scheduler, f"{folder}/scheduler")
     tokenizer = read_part(folder / "tokenizer", CLIPTokenizer, _LAYOUT)
     longest = tokenizer.model_max_length
-    check_lengths(tokenizer, longest, texts)
+    check_lengths(tokenizer, longest, texts, "generate.prompt")
     ids = tokenizer(list(texts), padding="max_length", max_length=longest, return_tensors="pt").input_ids
     return Parts(
         unet=unet,

@@ -128,7 +128,7 @@ def load(
             "no second prompt: leave it out"
         )
     texts = [*filter(None, [negative_prompt]), *(each for some in prompts.choices for each in some)]
-    check_lengths(family.tokenizer, family.max_tokens, texts)
+    check_lengths(family.tokenizer, family.max_tokens, texts, "generate.prompt")
     denoiser = Denoiser(
         predict=family.predict,
         schedule=family.schedule(noise_schedule),
@@ -188,7 +188,9 @@ def fine_tune(
         memory_format=torch.contiguous_format,
         compile=False,
     )
-    check_lengths(family.tokenizer, family.max_tokens, [each for some in prompts.choices for each in some])
+    check_lengths(
+        family.tokenizer, family.max_tokens, [each for some in prompts.choices for each in some], "fit.lora.prompt"
+    )
     return train_layers(pipeline, family, images, labels, prompts=prompts, dtype=dtype, **settings)
 
 

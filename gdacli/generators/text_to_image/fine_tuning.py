@@ -141,14 +141,13 @@ def train_layers(
 
 
 def _add_layers(network: Any, rank: int, seed: int, gradient_checkpointing: bool) -> list[nn.Parameter]:
-    """Add the low-rank layers, in training; everything else is frozen."""
+    """Add the low-rank layers; everything else is frozen, and in eval mode: dropout would draw what no state keeps."""
     network.requires_grad_(False)
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(TARGETS))
     network.add_adapter(config, adapter_name=_ADAPTER)
     if gradient_checkpointing:
         network.enable_gradient_checkpointing()
-        network.train()
     layers = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for layer in layers:
         layer.data = layer.data.float()
