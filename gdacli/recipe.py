@@ -47,7 +47,7 @@ class Recipe:
     weights: str
     """Hash of the generator's weights and of all other files that its settings name."""
     model: str
-    """The generator's folder in the project, or the pretrained model's name."""
+    """The generator's folder in the project, or the pretrained model's name, with the LoRA weights that change it."""
     folder: Path
     """What `gdacli fit` wrote."""
     pins: dict[str, dict[str, Any]]
@@ -160,7 +160,9 @@ def read_recipe(
     locate_pinned(pins)
     for damage in verify_folder(folder):
         raise GdaError(f"{damage.file}: {damage.problem}: run `gdacli fit`, or `dvc checkout --force {folder}`")
-    model = str(pins["model"]["name"]) if "model" in pins else str(folder)
+    named = [pins[option]["name"] for option in ("model", "lora") if option in pins]
+    if (folder / "lora").exists():
+        named.append("fit.lora")
     clip_weights = None
     if clip_model is not None:
         clip_weights = weights_digest(locate(clip_model, None, "generate.clip_model", SINGLE), SINGLE)
@@ -168,7 +170,7 @@ def read_recipe(
         settings=dict(settings),
         facts=facts,
         weights=_weights(folder, pins),
-        model=model,
+        model=" + ".join(named) or str(folder),
         folder=folder.absolute(),
         pins=pins,
         class_names=tuple(prepared.class_names),

@@ -336,6 +336,7 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     generate(ready, *named)
     _, meta = next(iter(images(ready).values()))
     assert meta["prompt"].startswith("a photo of ")
+    assert (meta["native_size"], meta["image_size"], meta["noise_schedule"]) == (32, 16, "native")
     assert (meta["backend"], meta["model"]) == ("text_to_image", str(model))
     weights = model / "unet/diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -432,6 +433,7 @@ def test_a_pretrained_model_is_fine_tuned_by_fit(ready, tmp_path):
     assert "text_to_image: 2 updates of low-rank layers beside " in first.stdout
     assert generate(ready, *named)["run"]["made"] == len(plain)  # another model is another identity
     assert all(image != plain[key][0] for key, (image, _) in images(ready).items())
+    assert {meta["model"] for _, meta in images(ready).values()} == {f"{model} + fit.lora"}
     assert (ready.folder / "data/plots/fit.csv").read_text().startswith("updates,loss\n2,")
     again = ready("fit", *named, *lora)
     assert "was finished before, taken from" in again.stderr
