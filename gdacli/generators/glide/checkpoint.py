@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from gdacli.artifacts import new_file
 from gdacli.errors import GdaError
 from gdacli.generators.glide.network import HEAD_WIDTH, Configuration, make_text_transformer, make_unet
 from gdacli.generators.glide.text_transformer import TextTransformer
@@ -100,13 +99,6 @@ def checkpoint_shapes(sizes: Configuration) -> dict[str, torch.Size]:
             convolution = re.search(r"\.(qkv|encoder_kv|proj_out)\.weight$", name)  # of width 1; linear here
             shapes[name] = torch.Size([count * like.shape[0], *like.shape[1:], *([1] if convolution else [])])
     return shapes
-
-
-def convert(path: Path, target: Path) -> None:
-    """Write a checkpoint that `read_checkpoint` takes as .safetensors, with the same names and numbers."""
-    weights = {name: tensor.contiguous() for name, tensor in _read_tensors(path).items()}
-    with new_file(target) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def infer_sizes(weights: Mapping[str, torch.Tensor], path: Path, head_width: int = HEAD_WIDTH) -> Configuration:
