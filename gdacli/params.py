@@ -226,7 +226,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise GdaError(f"-S {override}: the value is not valid YAML") from error
+        raise GdaError(
+            f"-S {override}: the value is not valid YAML: quote texts that hold braces, brackets or commas"
+        ) from error
     for depth, key in enumerate(keys[:-1], 1):
         inner = values.get(key) or {}
         if not isinstance(inner, dict):
