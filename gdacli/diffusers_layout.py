@@ -24,7 +24,6 @@ BROKEN = (
     TypeError,
     AttributeError,
     LookupError,
-    NotImplementedError,
     ImportError,
     SafetensorError,
 )
@@ -108,7 +107,7 @@ def read_timesteps(scheduler: Any, where: str) -> tuple[list[float], PredictionT
         )
     try:
         alpha_bars = DDPMScheduler.from_config(config).alphas_cumprod.double().tolist()
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, RuntimeError) as error:
         raise GdaError(f"{where}: {short(error)}") from error
     prediction_type = config.prediction_type
     if prediction_type not in _PREDICTIONS:

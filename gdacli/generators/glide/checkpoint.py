@@ -221,7 +221,9 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the protocol: what cannot be read is an error
             weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose text tells how to run the code that the file holds
+    except pickle.UnpicklingError as error:
+        # How torch.load, with weights_only, refuses what is no plain tensor: nothing here unpickles. Its own text is
+        # left out, because that tells how to run the code in the file.
         raise GdaError(f"{path}: damaged, or more than a mapping of names to tensors; {_ALLOWED}") from error
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
