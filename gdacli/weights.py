@@ -127,16 +127,22 @@ def has_variant(part: Path, variant: str) -> bool:
 
 
 def pin_files(
-    files: Mapping[str, str], revision: str | None, variant: str | None, safety_checker: bool
+    files: Mapping[str, str],
+    revision: str | None,
+    variant: str | None,
+    safety_checker: bool,
+    kind: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return what `model.json` says of the files that a backend's settings name.
 
     Args:
         files: option -> a folder, a file, a Hub id or the URL of a file.
         revision, variant, safety_checker: of the model; see `locate_model`.
+        kind: what the model must be: `pipeline`, a folder in diffusers' layout, or `file`; None is either.
 
     Raises:
-        GdaError: one cannot be had, or is a folder without such files, or a folder has a revision.
+        GdaError: one cannot be had, or is a folder without such files, or a folder has a revision, or the model is of
+            another kind.
     """
     model = files.get("model")
     if revision is not None and model is not None and ("://" in model or Path(model).expanduser().exists()):
@@ -146,6 +152,12 @@ def pin_files(
         of_model = {"revision": revision, "variant": variant, "safety_checker": safety_checker}
         pin: dict[str, Any] = {"name": name, **(of_model if option == "model" else {"revision": None})}
         path, digested = _found(option, pin, pin["revision"])
+        if option == "model" and kind == "pipeline" and not (path / "model_index.json").is_file():
+            raise GdaError(
+                f"generate.model: {path} holds no model_index.json; allowed: a folder in diffusers' layout, or a Hub id"
+            )
+        if option == "model" and kind == "file" and not path.is_file():
+            raise GdaError(f"generate.model: {path} is a folder; allowed: the file of the weights, or its URL")
         pins[option] = {
             **pin,
             "commit": path.name if path.parent.name == "snapshots" else None,

@@ -355,6 +355,11 @@ def test_a_pretrained_model_is_pinned_by_fit_and_generates(ready, tmp_path):
     assert "run `gdacli fit`" in ready("generate", *flagged, "-S", "generate.safety_checker=false").error
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", f"generate.model={tmp_path / 'none'}").error
     assert "does not exist here: name a folder that this machine sees, or a Hub id" in error
+    chosen = ("-S", "generate.backend=text_to_image", "-S")
+    error = ready("fit", *chosen, f"generate.model={ready.folder / 'data/source'}").error
+    assert error.endswith("holds no model_index.json; allowed: a folder in diffusers' layout, or a Hub id")
+    error = ready("fit", "-S", "generate.backend=glide", "-S", f"generate.model={model}").error
+    assert error.endswith("sd is a folder; allowed: the file of the weights, or its URL")
     error = ready("fit", "-S", "generate.backend=text_to_image", "-S", "generate.model=nobody/nothing").error
     assert "run `hf download nobody/nothing` where there is a network" in error
     error = ready("fit", *named, "-S", "generate.lora=nobody/nothing").error
@@ -545,6 +550,10 @@ def test_a_backend_of_the_project_is_one_file(ready):
         (
             code.replace("OPTIONS = ()", 'OPTIONS = ("strength",)'),
             "OPTIONS ('strength',); allowed: an integer, and a tuple",
+        ),
+        (
+            code.replace("OPTIONS = ()", 'OPTIONS = (); MODEL = "folder"'),
+            "found MODEL 'folder'; allowed: 'pipeline' or",
         ),
         (code.replace("def load(", "def load"), "grain.py:9: "),
     ):

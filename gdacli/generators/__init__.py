@@ -7,6 +7,7 @@ At its top stand plain constants, which are read without running it (that would 
   taken for new ones; a golden test guards it here.
 - OPTIONS: which of `BACKEND_OPTIONS` it reads.
 - PROMPT: its prompt where `generate.prompt` gives none; with `prompt` among the options.
+- MODEL: what `generate.model` must be, `pipeline` (a folder in diffusers' layout) or `file`; left out, either.
 - NEEDS_SOURCE: True if it edits images and has no `sample`; left out, it has one.
 
 and the function
@@ -82,6 +83,8 @@ class Facts:
     file: Path | None
     """Of the project's own backend, absolute."""
     needs_source: bool = False
+    model: str | None = None
+    """`pipeline`, `file`, or None for either."""
     """Whether it makes no image from noise alone."""
 
 
@@ -144,19 +147,21 @@ def backend_facts(name: str) -> Facts:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     try:
-        version, options, prompt, needs_source = (
+        version, options, prompt, needs_source, model = (
             ast.literal_eval(said[key]) if key in said else None
-            for key in ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE")
+            for key in ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE", "MODEL")
         )
     except ValueError as error:
         raise GdaError(
-            f"{path}: VERSION, OPTIONS, PROMPT and NEEDS_SOURCE must be plain constants: write them out"
+            f"{path}: VERSION, OPTIONS, PROMPT, NEEDS_SOURCE and MODEL must be plain constants: write them out"
         ) from error
     if type(version) is not int or not isinstance(options, tuple) or not set(options) <= set(BACKEND_OPTIONS):
         raise GdaError(
             f"{path}: found VERSION {version!r} and OPTIONS {options!r}; allowed: an integer, and a tuple of "
             f"{', '.join(BACKEND_OPTIONS)}"
         )
+    if model not in (None, "pipeline", "file"):
+        raise GdaError(f"{path}: found MODEL {model!r}; allowed: 'pipeline' or 'file', or leave it out")
     own = path != inner
     return Facts(
         version=f"{version}-{sha256_file(path)[:16]}" if own else str(version),
@@ -164,6 +169,7 @@ def backend_facts(name: str) -> Facts:
         prompt=prompt,
         file=path if own else None,
         needs_source=bool(needs_source),
+        model=model,
     )
 
 

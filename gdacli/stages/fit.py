@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, new_file, require, sha256_file, write_json
 from gdacli.console import progress, say
-from gdacli.generators import EMBEDDED
+from gdacli.generators import EMBEDDED, backend_facts
 from gdacli.params import Params
 from gdacli.paths import FIT_NEAREST, FIT_SAMPLES, GENERATOR, PLOTS, PROBE, SOURCE
 from gdacli.prepared import Prepared, read_prepared
@@ -240,7 +240,8 @@ def _pin(params: Params, prepared: Prepared) -> dict[str, Any]:
     """Write down which files the settings name, so that `generate` notices other ones; fine-tune the model if asked."""
     generate = params.generate
     output = GENERATOR / generate.backend
-    pins = pin_files(generate.named_files(), generate.revision, generate.variant, generate.checks_safety())
+    kind = backend_facts(generate.backend).model
+    pins = pin_files(generate.named_files(), generate.revision, generate.variant, generate.checks_safety(), kind)
     figures: dict[str, Any] = {"updates": 0}
     losses: list[list[float]] = []
     if params.fit.lora is None:

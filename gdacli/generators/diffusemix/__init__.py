@@ -30,6 +30,7 @@ OPTIONS = (
     "fractal_weight",
 )
 PROMPT = "Autumn"
+MODEL = "pipeline"
 NEEDS_SOURCE = True
 
 

@@ -19,6 +19,7 @@ from gdacli.schedules import GlideTimesteps, NoiseSchedule
 VERSION = 1
 OPTIONS = ("model", "prompt", "class_prompts", "native_size")
 PROMPT = "a photo of {class_name}"
+MODEL = "file"
 
 
 def load(

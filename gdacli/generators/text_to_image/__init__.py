@@ -38,6 +38,7 @@ OPTIONS = (
     "cpu_offload",
 )
 PROMPT = "a photo of {class_name}"
+MODEL = "pipeline"
 
 _NUM_KEPT = 256
 """Prompts whose embeddings stay on the device: one of T5 has 4 MB, and a data set may have a thousand classes."""
