@@ -131,6 +131,11 @@ class Params(Section):
                     f"arms.{name}: add: sampled makes images from noise alone, which generate.backend {backend} does "
                     "not: it edits sources; use add: synthetic, or leave the arm out of compare.arms"
                 )
+            if self.arms[name].add == "synthetic" and backend_facts(backend).noise_only:
+                raise ValueError(
+                    f"arms.{name}: add: synthetic makes variants of images, which generate.backend {backend} does not: "
+                    "it makes images from noise alone; use add: sampled, or leave the arm out of compare.arms"
+                )
         return self
 
     def arm(self, name: str) -> Arm:

@@ -9,6 +9,8 @@ At its top stand plain constants, which are read without running it (that would 
 - PROMPT: its prompt where `generate.prompt` gives none; with `prompt` among the options.
 - MODEL: what `generate.model` must be, `pipeline` (a folder in diffusers' layout) or `file`; left out, either.
 - NEEDS_SOURCE: True if it edits images and has no `sample`; left out, it has one.
+- NOISE_ONLY: True if it makes images from noise alone and has neither `encode` nor `generate`; left out, it has both.
+- LATENT: True if it also has `latent_generator`, for the objectives that generate while they train.
 
 and the function
 
@@ -26,6 +28,13 @@ raises GdaError where something does not fit.
 - compile: whether torch.compile makes the denoiser faster; the first batch then takes a minute or so more.
 - options: those of OPTIONS by name; of FILES the local paths; for `prompt` and `class_prompts` the one argument
   `prompts`, (label, seed) -> prompt.
+
+With LATENT there is also
+
+    latent_generator(folder, *, class_names, image_size, device, num_inference_steps, **files) -> latent.LatentGenerator
+
+whose weights are float32 and frozen; image_size is that of the prepared images, num_inference_steps of a diffusion
+model's deterministic steps; files: the paths of those of FILES that are among OPTIONS.
 """
 
 from __future__ import annotations
@@ -68,6 +77,8 @@ BACKEND_OPTIONS = (
 EMBEDDED = "class_conditional"
 """The backend that `gdacli fit` trains on the train split."""
 
+_CONSTANTS = ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE", "MODEL", "NOISE_ONLY", "LATENT")
+
 OWN = Path("generators")
 """The project's own backends, relative to its folder."""
 
@@ -83,9 +94,13 @@ class Facts:
     file: Path | None
     """Of the project's own backend, absolute."""
     needs_source: bool = False
+    """Whether it makes no image from noise alone."""
     model: str | None = None
     """`pipeline`, `file`, or None for either."""
-    """Whether it makes no image from noise alone."""
+    noise_only: bool = False
+    """Whether it makes images from noise alone, and no variants."""
+    latent: bool = False
+    """Whether it has a latent space that can be searched."""
 
 
 class Generator(Protocol):
@@ -112,7 +127,7 @@ class Generator(Protocol):
     def sample(self, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Make an image of each class label, int64 [B], from noise alone; returns uint8 [B, 3, H, W].
 
-        Never called of a backend with NEEDS_SOURCE.
+        Never called of a backend with NEEDS_SOURCE; the others never of one with NOISE_ONLY.
         """
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
@@ -147,14 +162,10 @@ def backend_facts(name: str) -> Facts:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     try:
-        version, options, prompt, needs_source, model = (
-            ast.literal_eval(said[key]) if key in said else None
-            for key in ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE", "MODEL")
-        )
+        found = {key: ast.literal_eval(said[key]) if key in said else None for key in _CONSTANTS}
     except ValueError as error:
-        raise GdaError(
-            f"{path}: VERSION, OPTIONS, PROMPT, NEEDS_SOURCE and MODEL must be plain constants: write them out"
-        ) from error
+        raise GdaError(f"{path}: {', '.join(_CONSTANTS)} must be plain constants: write them out") from error
+    version, options, model = found["VERSION"], found["OPTIONS"], found["MODEL"]
     if type(version) is not int or not isinstance(options, tuple) or not set(options) <= set(BACKEND_OPTIONS):
         raise GdaError(
             f"{path}: found VERSION {version!r} and OPTIONS {options!r}; allowed: an integer, and a tuple of "
@@ -166,10 +177,12 @@ def backend_facts(name: str) -> Facts:
     return Facts(
         version=f"{version}-{sha256_file(path)[:16]}" if own else str(version),
         options=options,
-        prompt=prompt,
+        prompt=found["PROMPT"],
         file=path if own else None,
-        needs_source=bool(needs_source),
+        needs_source=bool(found["NEEDS_SOURCE"]),
         model=model,
+        noise_only=bool(found["NOISE_ONLY"]),
+        latent=bool(found["LATENT"]),
     )
 
 
