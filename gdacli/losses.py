@@ -1,4 +1,4 @@
-"""Training objectives on logits and soft targets."""
+"""Losses of each image, on logits and features."""
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,38 @@ def cross_entropy(
         smoothing: share of each label spread evenly over all classes, in [0, 1).
     """
     return F.cross_entropy(logits.float(), targets, class_weights, reduction="none", label_smoothing=smoothing)
+
+
+def pseudo_consistency(strong: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
+    """Return the squared Euclidean distance of two views' features, float [B].
+
+    Args:
+        strong: float [B, D], features of the strongly augmented images.
+        plain: float [B, D], of the same images as they are; both get gradients.
+
+    Source: meta-generative-regularization paper, Eq. 5.
+    """
+    return (strong - plain).square().sum(1)
+
+
+def uda_consistency(
+    strong: torch.Tensor, plain: torch.Tensor, *, temperature: float, confidence: float
+) -> torch.Tensor:
+    """Return the divergence of two views' predictions in nats, float [B]: 0 where the plain one is not confident.
+
+    Args:
+        strong: logits float [B, C] of the strongly augmented images.
+        plain: logits float [B, C] of the same images as they are; they get no gradient.
+        temperature: of the plain prediction that is aimed at; below 1 sharpens it.
+        confidence: probability that the plain prediction must have at temperature 1, in [0, 1).
+
+    Source: Xie et al. 2020 (UDA), section 2.2 (sharpening, confidence-based masking), without signal annealing, which
+    is of its supervised part.
+    """
+    plain = plain.detach()
+    aim = F.log_softmax(plain / temperature, 1)
+    divergence = F.kl_div(F.log_softmax(strong, 1), aim, reduction="none", log_target=True).sum(1)
+    return divergence * (plain.softmax(1).amax(1) >= confidence)
 
 
 def balanced_weights(labels: torch.Tensor, repeats: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -71,6 +71,10 @@ class Classifier(nn.Module):
         features, logits = self.net.forward_head(maps, pre_logits=True), self.net.forward_head(maps)
         return logits.float(), features.float().flatten(1)
 
+    def num_features(self) -> int:
+        """Return D, the width of what the last layer sees."""
+        return int(getattr(self.net, "head_hidden_size", self.net.num_features))
+
     def unit_features(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         """Return the features of `logits_and_features`."""
         return self.logits_and_features(x_NCHW)[1]

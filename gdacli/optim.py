@@ -1,7 +1,8 @@
 """Optimizers, learning-rate schedules, and the moving average of weights."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -57,3 +58,16 @@ def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
         for old, value in pairs:
             if not old.is_floating_point():
                 old.copy_(value)
+
+
+@contextlib.contextmanager
+def moved(parameters: Sequence[torch.Tensor], steps: Sequence[torch.Tensor], scale: float = 1.0) -> Iterator[None]:
+    """Within, each of the parameters is off by its step times `scale`; afterwards its bits are as before."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        torch._foreach_add_(list(parameters), list(steps), alpha=scale)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters), kept)

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from gdacli.arms import Arm
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
-from gdacli.generators import EMBEDDED, backend_facts
+from gdacli.generators import EMBEDDED, backend_facts, backend_names
+from gdacli.objective_sections import SEARCHING
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
     ArmParams,
@@ -126,6 +127,7 @@ class Params(Section):
             self.train_of(name)
         backend = self.generate.backend
         for name in self.compare.arms:
+            self._objective_has_images(name)
             if self.arms[name].add == "sampled" and backend_facts(backend).needs_source:
                 raise ValueError(
                     f"arms.{name}: add: sampled makes images from noise alone, which generate.backend {backend} does "
@@ -137,6 +139,31 @@ class Params(Section):
                     "it makes images from noise alone; use add: sampled, or leave the arm out of compare.arms"
                 )
         return self
+
+    def _objective_has_images(self, name: str) -> None:
+        arm, train = self.arms[name], self.train_of(name)
+        objective, stored = train.objective, arm.add in ("synthetic", "sampled")
+        if objective == "cross_entropy":
+            return
+        searching, own = objective in SEARCHING, train.synthetic
+        if stored and (searching or objective == "real_consistency"):
+            what = "searches the latent space of a generator" if searching else "compares real images alone"
+            raise ValueError(
+                f"arms.{name}: train.objective {objective} {what}, but the arm adds {arm.add} images: leave add out, "
+                "or take pcr, gda, gda_multi_head or gda_ssl"
+            )
+        if stored and (own.latent_noise or own.truncation is not None):
+            field = "latent_noise" if own.latent_noise else "truncation"
+            raise ValueError(
+                f"arms.{name}: train.synthetic.{field} is for images that a generator makes while the model trains, "
+                f"but the arm adds {arm.add} images, which are stored: leave either out"
+            )
+        if not stored and objective != "real_consistency" and not backend_facts(self.generate.backend).latent:
+            able = ", ".join(each for each in backend_names() if backend_facts(each).latent)
+            raise ValueError(
+                f"arms.{name}: train.objective {objective} needs synthetic images: an arm that adds some, or a "
+                f"generate.backend that makes them while the model trains ({able}); found {self.generate.backend}"
+            )
 
     def arm(self, name: str) -> Arm:
         """Return an arm by name.
@@ -179,7 +206,9 @@ class Params(Section):
             if "model" in overrides:
                 merged["model_args"] = {}  # those of another architecture
             for key, value in overrides.items():
-                merged[key] = _merged(merged.get(key), value) if key in ("augment", "sam") else value
+                merged[key] = (
+                    _merged(merged.get(key), value) if key in ("augment", "sam", "synthetic", "finder") else value
+                )
             return Train.model_validate(merged)
         except ValidationError as error:
             raise GdaError(explain(error, ("arms", arm, "train"), Train)) from error

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdacli.artifacts import read_json, require
-from gdacli.checksums import verify_folder
 from gdacli.errors import GdaError
-from gdacli.generators import FILES, Facts, backend_facts
+from gdacli.fitted import read_fitted, weights_of
+from gdacli.generators import FILES, Facts
 from gdacli.images import ENCODING
 from gdacli.prepared import Prepared
 from gdacli.prompts import make_prompts
 from gdacli.rng import digest
 from gdacli.schedules import num_denoising_steps
 from gdacli.scores import scoring_identity
-from gdacli.weights import PIN, PIPELINE, SINGLE, locate, locate_pinned, weights_digest
+from gdacli.weights import SINGLE, locate, locate_pinned, weights_digest
 
 _DETERMINING = (
     "backend",
@@ -105,7 +104,7 @@ class Recipe:
             options["prompts"] = make_prompts(self.class_names, templates, settings["class_prompts"])
         files = {name: None for name in FILES if name in own}
         paths = locate_pinned(self.pins)
-        if _weights(self.folder, self.pins) != self.weights:
+        if weights_of(self.folder, self.pins) != self.weights:
             raise GdaError(f"{self.folder} has other weights here than where gdacli was started: bring them up to date")
         return {
             **options,
@@ -142,24 +141,9 @@ def read_recipe(
     Raises:
         GdaError: a stage has not run, or was run for another model.
     """
-    name = settings["backend"]
-    facts = backend_facts(name)
-    folder = require(generators / name, "gdacli fit")
-    asked = {option: settings[option] for option in FILES if option in facts.options and settings[option]}
-    pins = read_json(require(folder / PIN, "gdacli fit")) if asked else {}
-    checks_safety = settings["safety_checker"] and "safety_checker" in facts.options
-    form = {"revision": settings["revision"], "variant": settings["variant"], "safety_checker": checks_safety}
-    made_for = {option: pin["name"] for option, pin in pins.items()}
-    form = form if "model" in asked else {}
-    of_model = {key: pins.get("model", {}).get(key) for key in form}
-    if (made_for, of_model) != (asked, form):
-        raise GdaError(
-            f"{folder / PIN}: made for {made_for | of_model}, params.yaml names {asked | form}: run `gdacli fit`"
-        )
+    fitted = read_fitted(settings, generators)
+    facts, folder, pins = fitted.facts, fitted.folder, fitted.pins
     make_prompts(prepared.class_names, [], settings["class_prompts"])  # fails early
-    locate_pinned(pins)
-    for damage in verify_folder(folder):
-        raise GdaError(f"{damage.file}: {damage.problem}: run `gdacli fit`, or `dvc checkout --force {folder}`")
     named = [pins[option]["name"] for option in ("model", "lora") if option in pins]
     if (folder / "lora").exists():
         named.append("fit.lora")
@@ -169,7 +153,7 @@ def read_recipe(
     return Recipe(
         settings=dict(settings),
         facts=facts,
-        weights=_weights(folder, pins),
+        weights=fitted.weights,
         model=" + ".join(named) or str(folder),
         folder=folder.absolute(),
         pins=pins,
@@ -183,8 +167,3 @@ def read_recipe(
         work=work,
         reuse=tuple(each if "://" in each else str(Path(each).expanduser().absolute()) for each in reuse),
     )
-
-
-def _weights(folder: Path, pins: dict[str, dict[str, Any]]) -> str:
-    """Return the hash of what `gdacli fit` wrote and of the files that it pinned."""
-    return digest(weights_digest(folder, PIPELINE), {option: pin["sha256"] for option, pin in pins.items()})

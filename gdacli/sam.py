@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gdacli.batches import batch_bounds
+from gdacli.optim import moved
 
 Gradients = list[torch.Tensor]
 
@@ -94,21 +95,15 @@ def ascended(parameters: Sequence[torch.Tensor], gradients: Gradients, *, rho: f
     Source: Foret et al. 2021, Eq. 2; adaptive: Kwon et al. 2021, Eq. 8 with T = |w|; the 1e-12 is of the code that the
     targeted-augmentation paper cites.
     """
-    kept = [parameter.detach().clone() for parameter in parameters]
-    scales = torch._foreach_abs(kept) if adaptive else None
+    scales = torch._foreach_abs([parameter.detach() for parameter in parameters]) if adaptive else None
     if scales:
         torch._foreach_mul_(gradients, scales)
     factor = rho / (torch.nn.utils.get_total_norm(gradients) + 1e-12)
     if scales:
         torch._foreach_mul_(gradients, scales)
     torch._foreach_mul_(gradients, factor)
-    with torch.no_grad():
-        torch._foreach_add_(list(parameters), gradients)
-    try:
+    with moved(parameters, gradients):
         yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(parameters), kept)
 
 
 def add_decay(gradients: Gradients, parameters: Sequence[torch.Tensor], decay: float) -> None:

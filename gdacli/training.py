@@ -20,6 +20,7 @@ from gdacli.models import Classifier
 from gdacli.optim import average_into, learning_rate, make_optimizer
 from gdacli.rng import derive_seed
 from gdacli.sam import Outcome, sam_gradients
+from gdacli.training_step import Objective, Step
 
 State = dict[str, Any]
 """Tensors, numbers, and lists and dicts of them."""
@@ -38,6 +39,10 @@ class Epoch:
     error: float
     validation_error: float | None = None
     """Of the weights that would be kept, in %."""
+    validation_loss: float | None = None
+    """Of the same weights: mean cross-entropy in nats."""
+    synthetic_loss: float | None = None
+    """Mean of the objective's term on its synthetic images, without its weight."""
 
 
 class Keeper(Protocol):
@@ -78,8 +83,9 @@ def train_classifier(
     augmentations: Mapping[str, Mapping[str, Any]],
     seed: int,
     on_epoch: Callable[[Epoch], bool | None],
+    objective: Objective | None = None,
     on_update: Callable[[int, int], None] = lambda update, images: None,
-    validate: Callable[[Classifier], float] | None = None,
+    validate: Callable[[Classifier], tuple[float, float]] | None = None,
     keep_best: bool = False,
     state: State | None = None,
     keeper: Keeper | None = None,
@@ -114,8 +120,9 @@ def train_classifier(
         seed: of the order and of the augmentations.
         on_epoch: called after each epoch, and ends the training by returning True; of a training that goes on, with
             the earlier epochs too, at once.
+        objective: what is minimised beside the cross-entropy of the images; None is nothing, and without `sam.m`.
         on_update: called after each update with its number and the number of its images.
-        validate: returns the validation error in % of a model.
+        validate: returns the validation error in % of a model, and its mean cross-entropy in nats.
         keep_best: leave the weights of the lowest validation error in `model`, the earliest of equal ones.
         state: what `keeper` saved last; None starts afresh.
         keeper: where the state goes.
@@ -130,6 +137,8 @@ def train_classifier(
     model.to(memory_format=torch.channels_last)  # convolutions are faster so
     device = next(model.parameters()).device
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if objective is not None:
+        parameters += objective.parameters()
     in_loss = sam is not None and sam["weight_decay_in_ascent"]
     step = make_optimizer(
         parameters, optimizer, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=0 if in_loss else weight_decay
@@ -141,14 +150,18 @@ def train_classifier(
     if compile:
         torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compile else model
+    both = model.logits_and_last_features
+    forward_both = torch.compile(both) if compile and objective is not None else both
     class_weights = balanced_weights(labels, repeats, num_classes).to(device) if balance == "loss" else None
     truths = labels.to(device)
     generator = torch.Generator()
     history: list[Epoch] = []
     best: State | None = None
-    update, sums = 0, torch.zeros(2, device=device)  # sums of this epoch: loss, wrong
+    update, sums = 0, torch.zeros(4, device=device)  # of this epoch: loss, wrong, synthetic loss, synthetic images
 
     def check_finite(tensors: Iterable[torch.Tensor], when: str) -> None:
+        if objective is not None:
+            objective.check()
         if not all(tensor.isfinite().all() for tensor in tensors):
             raise GdaError(f"loss or weights are no longer numbers {when} (lr {lr:g}): lower lr")
 
@@ -156,8 +169,11 @@ def train_classifier(
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = forward(x)
         losses = cross_entropy(logits, targets, class_weights=class_weights, smoothing=label_smoothing)
-        parts = torch.autograd.grad(losses.sum() / count, parameters, materialize_grads=True)
-        return list(parts), losses.detach(), logits.detach()
+        parts = list(torch.autograd.grad(losses.sum() / count, parameters, materialize_grads=True))
+        if objective is not None:
+            now = Step(update, epoch, rate, model, forward_both, dtype, parameters, parts, world, seed)
+            parts = list(torch._foreach_add(parts, objective.gradients(now)))
+        return parts, losses.detach(), logits.detach()
 
     def batch_gradients(x: torch.Tensor, targets: torch.Tensor, count: int) -> Outcome:
         if sam is None:
@@ -182,6 +198,8 @@ def train_classifier(
         step.load_state_dict(state["optimizer"])
         if average is not None:
             average.load_state_dict(state["average"])
+        if objective is not None:
+            objective.load_state_dict(state["objective"])
         update, best, history = state["update"], state["best"], [Epoch(*values) for values in state["history"]]
         sums.copy_(state["sums"])
         for done in history:
@@ -205,6 +223,7 @@ def train_classifier(
                         "model": model.state_dict(),
                         "optimizer": step.state_dict(),
                         "average": average.state_dict() if average is not None else None,
+                        "objective": objective.state_dict() if objective is not None else None,
                         "best": best,
                         "history": [astuple(done) for done in history],
                         "sums": sums,
@@ -223,7 +242,15 @@ def train_classifier(
             result, losses, logits = guard_memory(
                 batch_gradients, x[part], targets[part], len(x), alone=world.size == 1
             )
-            figures = torch.stack([losses.sum(), (logits.argmax(1) != truth[part]).sum()])
+            beside = objective.losses if objective is not None else losses.new_empty(0)
+            figures = torch.stack(
+                [
+                    losses.sum(),
+                    (logits.argmax(1) != truth[part]).sum(),
+                    beside.sum(),
+                    torch.full_like(sums[0], len(beside)),
+                ]
+            )
             world.sum_([*result, figures])
             sums += figures
             for parameter, gradient in zip(parameters, result, strict=True):
@@ -237,15 +264,18 @@ def train_classifier(
                 average_into(average, model, ema_decay)
             update += 1
             on_update(update, len(x))
-        loss, wrong = sums.tolist()
+        loss, wrong, beside_loss, beside_seen = sums.tolist()
         check_finite([sums, *model.state_dict().values()], f"after epoch {epoch}")
         seen = bounds[-1][1]
-        error = validate(average or model) if validate is not None else None
+        error, validation_loss = validate(average or model) if validate is not None else (None, None)
         lowest = min((done.validation_error for done in history if done.validation_error is not None), default=math.inf)
         if keep_best and error is not None and error < lowest:
             best = copy.deepcopy((average or model).state_dict())
         images_seen = (history[-1].images if history else 0) + seen
-        history.append(Epoch(epoch, update, images_seen, rate, loss / seen, 100 * wrong / seen, error))
+        figures_of = loss / seen, 100 * wrong / seen, error, validation_loss
+        history.append(
+            Epoch(epoch, update, images_seen, rate, *figures_of, beside_loss / beside_seen if beside_seen else None)
+        )
         sums.zero_()
         if on_epoch(history[-1]):
             break

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gdacli.augment_sections import Augment
+from gdacli.objective_sections import WithObjective
 from gdacli.sections import Positive, Section, Seed
 
 
@@ -142,7 +143,7 @@ class Budget(Section):
         return self
 
 
-class Train(Optimisation):
+class Train(Optimisation, WithObjective):
     """`train`: from scratch, or from pretrained weights, on one arm's mix."""
 
     budget: Budget = Field(Budget(epochs=200), description="how long: give either epochs or updates")
@@ -167,7 +168,18 @@ class Train(Optimisation):
 
     def of_weights(self) -> dict[str, Any]:
         """Return the settings that decide the weights; the others decide where images lie and what is watched."""
-        return self.model_dump(mode="json", exclude={"loading", "loader_workers", "save_seconds", "trackers"})
+        elsewhere = {"loading", "loader_workers", "save_seconds", "trackers"}
+        own = self.model_dump(mode="json", exclude={*elsewhere, "objective", "synthetic", "finder"})
+        return own | self.of_objective()
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> "Train":
+        if self.objective != "cross_entropy" and self.optimizer == "sam" and self.sam.m is not None:
+            raise ValueError(
+                f"sam.m: found {self.sam.m}, which goes with objective: cross_entropy: set it to null with "
+                f"{self.objective}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_cycle_rises(self) -> "Train":

@@ -17,7 +17,7 @@ from gdacli.errors import GdaError
 from gdacli.rng import digest
 from gdacli.store import local_work_folder
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Of what a training does; a higher one trains again."""
 
 _STATE = "state.pt"
@@ -27,7 +27,14 @@ _DIGEST = 64  # bytes of the SHA-256 before the state
 
 
 def training_identity(
-    dataset: Path, mix: Path, settings: Mapping[str, Any], seed: int, *, device: str, threads: int
+    dataset: Path,
+    mix: Path,
+    settings: Mapping[str, Any],
+    seed: int,
+    generator: str | None,
+    *,
+    device: str,
+    threads: int,
 ) -> str:
     """Return the hash of all that determines a training's weights, but for the kind of machine.
 
@@ -36,6 +43,7 @@ def training_identity(
         mix: of the arm.
         settings: `Train.of_weights`.
         seed: of the training.
+        generator: `LiveGenerator.identity` of what makes images meanwhile; None if nothing does.
         device: `compute.device`.
         threads: `compute.threads`.
 
@@ -49,6 +57,7 @@ def training_identity(
         settings,
         _start(settings["pretrained"]),
         seed,
+        generator,
         device,
         threads,
         [version(name) for name in ("torch", "timm", "torchvision", "pillow")],

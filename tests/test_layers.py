@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gdacli.generators import FILES
+from gdacli.live import latent_backends
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gdacli"
@@ -35,7 +36,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 }
-SECTIONS = {"sections", "lora_section", "augment_sections", "training_sections"}
+SECTIONS = {"sections", "lora_section", "augment_sections", "objective_sections", "training_sections"}
 MIDDLE = MODULES - TOP - STAGES - BASE - SECTIONS - {"params", "explain", "__init__"}
 WITHOUT_A_SAY = SECTIONS | {"params", "explain", "errors", "console", "paths", "artifacts", "executors"}
 """Modules that check, name and move things but do not decide what is in an artifact: no reason to run a stage again."""
@@ -103,12 +104,13 @@ PIPELINE = stages((ROOT / "dvc.yaml").read_text())
 
 @pytest.mark.parametrize("name", PIPELINE)
 def test_deps_name_the_code_that_the_stage_runs(name):
+    latent = {f"generators.{backend}" for backend in latent_backends()}  # which these load by name
     backends = {module for module in MODULES if module.startswith("generators.")}
-    uses_backend = name in ("fit", "generate")
+    loaded = backends if name in ("fit", "generate") else latent if name in ("train", "evaluate") else set()
     engine = {"engine"} if name == "generate" else set()  # which an executor loads by name
-    modules = closure(f"stages.{name}", *(backends if uses_backend else ()), *engine)
+    modules = closure(f"stages.{name}", *loaded, *engine)
     expected = {_file(module) for module in modules - backends} - {"gdacli/stages/__init__.py"}
-    if uses_backend:
+    if loaded:
         expected.add("gdacli/generators/${generate.backend}")
     sources = "".join((ROOT / _file(module)).read_text() for module in modules)
     expected |= {f"gdacli/{path}" for path in re.findall(r"templates/[\w.]*\w", sources)}

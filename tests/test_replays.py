@@ -40,6 +40,7 @@ def training(seed: int = 0, **options: Any) -> Training:
         updates=12,
         per_epoch=5,
         seed=seed,
+        objective=None,
         loop={**LOOP, **{key: value for key, value in options.items() if key in LOOP}},
         course={**COURSE, **{key: value for key, value in options.items() if key in COURSE}},
     )
@@ -63,7 +64,7 @@ def checkpoint(folder: Path, trained: Training) -> Path:
     [
         {"ema_decay": 0.5, "augmentations": {"snap_mix": {}}},
         {"optimizer": "adamw", "lr": 0.01, "sam": SAM, "balance": "sampling", "dtype": "bfloat16"},
-        {"keep_best": True, "validate": lambda model: model.net.head.weight.sum().item() % 7, "clip_norm": 1.0},
+        {"keep_best": True, "validate": lambda model: (model.net.head.weight.sum().item() % 7, 0.5), "clip_norm": 1.0},
     ],
     ids=["ema", "sam", "best"],
 )

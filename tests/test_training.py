@@ -150,7 +150,7 @@ class Saved:
     ids=str,
 )
 def test_a_training_that_goes_on_gives_the_bits_of_one_that_was_not_interrupted(options, stop_at):
-    options = {"updates": 10, "validate": lambda model: model.net.head.weight.sum().item() % 7, **options}
+    options = {"updates": 10, "validate": lambda model: (model.net.head.weight.sum().item() % 7, 0.5), **options}
     whole, epochs = train(**options)
     saved = Saved(stop_at)
     with pytest.raises(KeyboardInterrupt):
@@ -166,12 +166,13 @@ def test_the_best_weights_on_validation_are_kept():
     errors = iter([40.0, 10.0, 30.0, 10.0])
     states = []
 
-    def validate(model: Classifier) -> float:
+    def validate(model: Classifier) -> tuple[float, float]:
         states.append({name: value.clone() for name, value in model.state_dict().items()})
-        return next(errors)
+        return next(errors), 0.25
 
     result, epochs = train(updates=16, validate=validate, keep_best=True)
     assert [epoch.validation_error for epoch in epochs] == [40, 10, 30, 10]
+    assert {epoch.validation_loss for epoch in epochs} == {0.25}
     assert same(result, {"state": states[1]})
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from gdacli.arm_descriptions import describe, main_arm, uses_real_images_alone
 from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms, errors_without, pair_arms
 from gdacli.arms import Arm
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
@@ -21,12 +21,15 @@ from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies
 from gdacli.feature_map import check_method
 from gdacli.features import load_feature_model
 from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
+from gdacli.live import live_for
 from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import error_rate
 from gdacli.models import Classifier, load_checkpoint
+from gdacli.objective_sections import WithObjective
 from gdacli.params import Params
 from gdacli.paths import (
     EVALUATION,
+    GENERATOR,
     METRICS,
     PLOTS,
     PROBE,
@@ -89,8 +92,9 @@ def run(params: Params) -> dict[str, Any]:
     late = _late_learned(images, labels, device)
     predictions, columns = _predict(params, images, keys, labels, device)
     efforts = {name: _effort(params, name) for name in arms}
-    originals = [name for name, arm in arms.items() if arm.add is None]
-    pairs = pair_arms({name: effort.settings for name, effort in efforts.items()}, originals)
+    objectives = {name: params.train_of(name).objective for name in arms}
+    originals = [name for name, arm in arms.items() if uses_real_images_alone(arm, objectives[name])]
+    pairs = pair_arms({name: _beside_objective(effort.settings) for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
     cleanliness = look_for_copies(prepared, split, pool, model, **_looking(params, device))
@@ -104,7 +108,7 @@ def run(params: Params) -> dict[str, Any]:
         arms=[
             arm_result(
                 name,
-                _describe(arm, selection) + _own_settings(params.arms[name].train),
+                describe(arm, selection["arms"].get(name, {}).get("count"), params.arms[name].train),
                 predictions[name],
                 labels,
                 late,
@@ -113,7 +117,7 @@ def run(params: Params) -> dict[str, Any]:
             )
             for name, arm in arms.items()
         ],
-        main_arm=_main_arm(arms),
+        main_arm=main_arm(arms, objectives),
         comparisons=compare_arms(predictions, labels, pairs),
         selection=selection,
         curves={name: _curves(name, seeds) for name in arms},
@@ -269,7 +273,11 @@ def _judge_pool(
     model: Classifier,
     device: torch.device,
 ) -> PoolEvidence:
-    real_alone = [run_name(name, params.compare.seeds[0]) for name, arm in arms.items() if arm.add is None]
+    real_alone = [
+        run_name(name, params.compare.seeds[0])
+        for name, arm in arms.items()
+        if uses_real_images_alone(arm, params.train_of(name).objective)
+    ]
     name, folder = (real_alone[0], TRAIN / real_alone[0]) if real_alone else ("probe", PROBE)
     judge = load_checkpoint(folder)
     judge.image_size = prepared.training_size(judge.image_size, "train.image_size")
@@ -300,16 +308,18 @@ def _gradient_variance(params: Params, prepared: Prepared, device: torch.device)
     found = {}
     for name in params.compare.arms:
         train, mix = params.train_of(name), mix_file(name)
+        live = live_for(train.objective, mix, params.image_settings(), GENERATOR, prepared)
         identity = training_identity(
             SOURCE / "dataset.json",
             mix,
             train.of_weights(),
             seed,
+            live.identity if live is not None else None,
             device=params.compute.device,
             threads=params.compute.threads,
         )
         settings = train.of_weights(), train.of_loading(), train.of_loop()
-        start = partial(open_training, prepared, name, mix, seed, device, *settings)
+        start = partial(open_training, prepared, name, mix, seed, device, *settings, live=live)
         store, run_folder = TrainingStore(identity, train.save_seconds), TRAIN / run_name(name, seed)
         found[name] = gradient_rows(run_folder.name, store, run_folder, num_batches, start)
     return found
@@ -318,8 +328,13 @@ def _gradient_variance(params: Params, prepared: Prepared, device: torch.device)
 def _effort(params: Params, arm: str) -> Effort:
     history = _read_csv(TRAIN / run_name(arm, params.compare.seeds[0]) / "history.csv")
     usual = params.train.of_weights()
-    own = {key: value for key, value in params.train_of(arm).of_weights().items() if value != usual[key]}
+    own = {key: value for key, value in params.train_of(arm).of_weights().items() if value != usual.get(key)}
     return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm), own)
+
+
+def _beside_objective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what says how synthetic images are used: that is what arms are compared in."""
+    return {key: value for key, value in settings.items() if key not in WithObjective.model_fields}
 
 
 def _seconds(arm: str, seeds: list[int]) -> float | None:
@@ -328,14 +343,6 @@ def _seconds(arm: str, seeds: list[int]) -> float | None:
     known = [read_json(file)["seconds"] for file in files if file.exists()]
     took = [each for each in known if each is not None]
     return float(np.mean(took)) if took else None
-
-
-def _main_arm(arms: dict[str, Arm]) -> str | None:
-    """Return the arm that the headline is about: `targeted`, else one of chosen images, of any, of copies."""
-    made = [name for name, arm in arms.items() if arm.add in ("synthetic", "sampled")]
-    made = made or [name for name, arm in arms.items() if arm.add]
-    chosen = [name for name in made if arms[name].select not in (None, "all", "random")]
-    return next((name for name in ("targeted", *chosen, *made) if name in made), None)
 
 
 def _settings(params: Params, arms: dict[str, Arm]) -> dict[str, Any]:
@@ -356,27 +363,6 @@ def _without_folders(value: Any) -> Any:
         return [_without_folders(inner) for inner in value]
     is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~"))
     return f".../{Path(value).name}" if is_path else value
-
-
-def _describe(arm: Arm, selection: dict[str, Any]) -> str:
-    if arm.select is not None and selection["arms"].get(arm.name, {}).get("count") == 0:
-        return "the original images: nothing was selected"
-    if arm.add is None:
-        return "the original images"
-    if arm.add == "sampled":
-        return f"+ {arm.num_images} sampled images, no source"
-    which = {"all": "all images", "cluster": "late-learned images"}.get(arm.select or "", f"{arm.select} images")
-    if arm.add == "copies":
-        return f"{which} shown {arm.k} times"
-    strengths = ", ".join(f"{strength:g}" for strength in arm.strengths)
-    variants = f", {arm.variants} each" if arm.variants > 1 else ""
-    return f"+ variants of {which} at {strengths}{variants}"
-
-
-def _own_settings(overrides: Mapping[str, Any]) -> str:
-    if not overrides:
-        return ""
-    return f", trained with {yaml.safe_dump(dict(overrides), default_flow_style=True, width=10**9).strip()}"
 
 
 def _mix_size(arm: str) -> int:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.console import progress, say
+from gdacli.live import LiveGenerator, live_for
 from gdacli.params import Params
-from gdacli.paths import LOGS, SOURCE, TRAIN, mix_file, run_name
+from gdacli.paths import GENERATOR, LOGS, SOURCE, TRAIN, mix_file, run_name
 from gdacli.prepared import read_prepared
 from gdacli.processes import is_first_process
 from gdacli.tables import read_columns, write_csv
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 VERSION = TRAINING_VERSION
 
-_COLUMNS = ("epoch", "updates", "images", "lr", "loss", "error", "validation_error")
-_TRACKED = ("loss", "error", "lr", "validation_error")
+_COLUMNS = (
+    "epoch", "updates", "images", "lr", "loss", "error", "validation_error", "validation_loss", "synthetic_loss",
+)  # fmt: skip
+_TRACKED = ("loss", "error", "lr", "validation_error", "validation_loss", "synthetic_loss")
 
 
 def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
@@ -69,15 +72,25 @@ def _of_kept(run: dict[str, Any]) -> str:
 
 def _store(params: Params, arm: str, seed: int) -> TrainingStore:
     train = params.train_of(arm)
+    dataset = require(SOURCE / "dataset.json", "gdacli prepare")
+    mix = require(mix_file(arm), f"gdacli mix --arm {arm}")
+    live = _live(params, arm)
     identity = training_identity(
-        require(SOURCE / "dataset.json", "gdacli prepare"),
-        require(mix_file(arm), f"gdacli mix --arm {arm}"),
+        dataset,
+        mix,
         train.of_weights(),
         seed,
+        live.identity if live is not None else None,
         device=params.compute.device,
         threads=params.compute.threads,
     )
     return TrainingStore(identity, train.save_seconds)
+
+
+def _live(params: Params, arm: str) -> LiveGenerator | None:
+    """Return the generator with which an arm's training makes images."""
+    objective = params.train_of(arm).objective
+    return live_for(objective, mix_file(arm), params.image_settings(), GENERATOR, read_prepared(SOURCE))
 
 
 def _taken(params: Params, arm: str, seed: int) -> bool:
@@ -138,7 +151,16 @@ def _fitted(
     train = params.train_of(arm)
     prepared = read_prepared(SOURCE)
     training = open_training(
-        prepared, arm, mix_file(arm), seed, device, train.of_weights(), train.of_loading(), train.of_loop()
+        prepared,
+        arm,
+        mix_file(arm),
+        seed,
+        device,
+        train.of_weights(),
+        train.of_loading(),
+        train.of_loop(),
+        live=_live(params, arm),
+        world=world,
     )
     per_epoch, updates = training.per_epoch, training.updates
     name, history = run_name(arm, seed), list[Epoch]()
@@ -153,6 +175,8 @@ def _fitted(
             note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %, "
             if epoch.validation_error is not None:
                 note += f"validation error {epoch.validation_error:.1f} %, "
+            if epoch.synthetic_loss is not None:
+                note += f"synthetic loss {epoch.synthetic_loss:.3g}, "
             values = {name: getattr(epoch, name) for name in _TRACKED}
             log(epoch.epoch, {name: value for name, value in values.items() if value is not None})
             show()
