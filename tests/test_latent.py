@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CLASSES
+from tiny_exports import exported_options
 
 from gdacli.errors import GdaError
 from gdacli.generators import backend, backend_facts, backend_names
@@ -23,6 +24,7 @@ def name(request) -> str:
 
 def load(name: str, folder: Path, **options: Any) -> LatentGenerator:
     settings = {"class_names": CLASSES, "image_size": 16, "device": torch.device("cpu"), "num_inference_steps": 4}
+    settings |= exported_options(folder) if name == "exported" else {}
     return backend(name, None).latent_generator(folder, **settings | options)
 
 

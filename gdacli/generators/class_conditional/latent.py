@@ -51,9 +51,8 @@ class FirstNoise:
         self._unet, self._size = unet, int(unet.config.sample_size)
         self.latent_dim = 3 * self._size**2
         self.conditional = unet.config.num_class_embeds is not None
-        again = partial(
-            checkpoint, unet, use_reentrant=False, preserve_rng_state=False
-        )  # in eval mode it draws nothing
+        # In eval mode the network draws nothing that would have to be drawn again.
+        again = partial(checkpoint, unet, use_reentrant=False, preserve_rng_state=False)
         self._denoiser = make_denoiser(
             unet,
             again,
