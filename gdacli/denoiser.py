@@ -66,15 +66,28 @@ class Denoiser:
         two scales Brooks et al. 2023, Eq. 3. A learned variance is that of the first condition.
         """
         levels = self.schedule.levels(strength, self.num_inference_steps)
-        told = tuple(torch.cat(parts) for parts in zip(*conditions, strict=True))
-        times = torch.tensor([level.time for level in levels], device=latents.device)
-        times = times[:, None].repeat(1, len(latents) * len(conditions))
         draw_noise = seeded_noise(latents, seeds)
+        with torch.inference_mode():
+            x = add_noise(latents, levels[0].alpha_bar, draw_noise())
+            return self.run(x, levels, conditions, guidance, draw_noise)
+
+    def run(
+        self,
+        x: torch.Tensor,
+        levels: Sequence[Level],
+        conditions: Sequence[Condition],
+        guidance: Sequence[float],
+        draw_noise: Callable[[], torch.Tensor],
+    ) -> torch.Tensor:
+        """Denoise x, float [B, ...], noised to the first of `levels`; differentiable, for the rest see `__call__`."""
+        told = tuple(torch.cat(parts) for parts in zip(*conditions, strict=True))
+        times = torch.tensor([level.time for level in levels], device=x.device)
+        times = times[:, None].repeat(1, len(x) * len(conditions))
 
         def estimate(x: torch.Tensor, index: int) -> Estimate:
             level = levels[index]
             noisy = (level.scale * x).to(self.dtype).contiguous(memory_format=self.memory_format)
-            output = self.predict(torch.cat([noisy] * len(conditions)), times[index], told).float()
+            output = self.predict(torch.cat([noisy] * len(conditions)), times[index], told).to(x.dtype)
             prediction, variance = output.chunk(2, 1) if self.learned_variance else (output, None)
             *others, base = prediction.chunk(len(conditions))
             shifts = [scale * (other - base) for scale, other in zip(guidance, others, strict=True)]
@@ -83,9 +96,7 @@ class Denoiser:
                 clean = self.threshold(clean)
             return clean, None if variance is None else variance[: len(x)]
 
-        with torch.inference_mode():
-            x = add_noise(latents, levels[0].alpha_bar, draw_noise())
-            return denoise(x, [level.alpha_bar for level in levels], estimate, draw_noise, self.solver)
+        return denoise(x, [level.alpha_bar for level in levels], estimate, draw_noise, self.solver)
 
     def describe(self, strength: float) -> dict[str, Any]:
         """Return what a sample's json says of the loop."""

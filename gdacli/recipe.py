@@ -29,7 +29,7 @@ _DETERMINING = (
     "threads",
 )
 
-_ELSEWHERE = (*FILES, "revision", "variant", "cpu_offload")
+_ELSEWHERE = (*FILES, "revision", "variant", "cpu_offload", "trusted_sha256")
 """Options that the hash of the weights stands for, or that decide where an image is made alone."""
 
 _PROMPTS = ("prompt", "class_prompts")

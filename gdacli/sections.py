@@ -191,6 +191,15 @@ class Generate(Section):
     )
     fractals: str | None = Field(None, description="folder of fractal images to blend in; null: made as needed")
     fractal_weight: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of the fractal in each pixel")
+    mapping: str | None = Field(
+        None, description="file of the exported model's mapping network, z to w, where `model` is its synthesis"
+    )
+    trusted_sha256: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        [], description="sha256 of exported files that may be loaded, which can run code in them; docs/exported.md"
+    )
+    output_range: Literal["minus_one_to_one", "zero_to_one"] = Field(
+        "minus_one_to_one", description="of the exported model's pixels, from black to white"
+    )
     solver: Literal["ddpm", "ddim", "dpmsolver++", "lcm", "native"] = Field(
         "dpmsolver++",
         description="ddpm is the paper's (and Euler ancestral, for turbo models); lcm is for LCM models; native for "

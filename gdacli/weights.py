@@ -23,7 +23,7 @@ PIPELINE = ["model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safeten
 SINGLE = ["*.json", "*.txt", "*.safetensors"]
 """The files of a model in transformers' layout."""
 
-_FILES = {"lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
+_FILES = {"mapping": ["*.pt2"], "lora": ["*.safetensors"], "fractals": ["*.png", "*.jpg", "*.jpeg", "*.webp"]}
 """Of each of `generators.FILES` but the model: what is taken where it is a folder or a repository of the Hub."""
 
 _UNWANTED = ("*.fp16.safetensors", "*non_ema*")
@@ -38,7 +38,7 @@ UNUSED_PARTS = ("watermarker", "image_encoder")
 
 
 _HUB_PAGE = re.compile(r"https?://huggingface\.co/(?!.*/resolve/)|hf://")
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_WEIGHTS = (".safetensors", ".pt", ".pt2", ".pth", ".ckpt", ".bin")
 
 
 def locate(

@@ -167,6 +167,7 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     `text_to_image-<family>` another one.
     """
     import torch
+    from tiny_exports import write_export
     from tiny_models import glide, instruct_pix2pix, stable_diffusion
     from tiny_pipelines import FAMILIES
 
@@ -184,6 +185,10 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
                 return made[name]
             if name == "glide":
                 made[name] = glide(tmp_path_factory.mktemp(name)).parent
+                return made[name]
+            if name == "exported":
+                made[name] = tmp_path_factory.mktemp(name)
+                write_export(made[name] / "model.pt2")
                 return made[name]
             if name == "diffusemix":
                 made[name] = instruct_pix2pix(tmp_path_factory.mktemp(name))

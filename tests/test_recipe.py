@@ -18,6 +18,7 @@ VALUES: dict[str, list[Any]] = {
     "safety_checker": [True, False],
     "image_guidance_scale": [1.5, 0.0, 1.0],
     "fractal_weight": [0.2, 0.0],
+    "output_range": ["minus_one_to_one", "zero_to_one"],
     "noise_schedule": ["native", "glide"],
     "solver": ["dpmsolver++", "ddpm"],
     "num_inference_steps": [25, 26],
@@ -25,7 +26,7 @@ VALUES: dict[str, list[Any]] = {
     "dtype": ["auto", "bfloat16"],
     "image_format": ["png", "webp"],
 }
-BY_THE_WEIGHTS = {"model", "revision", "variant", "lora", "fractals", "cpu_offload"}
+BY_THE_WEIGHTS = {"model", "mapping", "revision", "variant", "lora", "fractals", "cpu_offload", "trusted_sha256"}
 """Whose files are hashed, or that change no image."""
 
 

@@ -31,10 +31,10 @@ raises GdaError where something does not fit.
 
 With LATENT there is also
 
-    latent_generator(folder, *, class_names, image_size, device, num_inference_steps, **files) -> latent.LatentGenerator
+    latent_generator(folder, *, class_names, image_size, device, num_inference_steps, **options) -> LatentGenerator
 
-whose weights are float32 and frozen; image_size is that of the prepared images, num_inference_steps of a diffusion
-model's deterministic steps; files: the paths of those of FILES that are among OPTIONS.
+of `latent`, whose weights are float32 and frozen; image_size is that of the prepared images, num_inference_steps of a
+diffusion model's deterministic steps; options: as of `load`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from gdacli.errors import GdaError
 if TYPE_CHECKING:
     import torch
 
-FILES = ("model", "lora", "fractals")
+FILES = ("model", "mapping", "lora", "fractals")
 """Options that name files: they are located and hashed by `gdacli fit`."""
 
 BACKEND_OPTIONS = (
@@ -71,6 +71,8 @@ BACKEND_OPTIONS = (
     "cpu_offload",
     "image_guidance_scale",
     "fractal_weight",
+    "trusted_sha256",
+    "output_range",
 )
 """The keys of `generate` that some backends read and others do not."""
 

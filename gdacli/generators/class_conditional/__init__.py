@@ -1,23 +1,26 @@
 """A class-conditional (or unconditional) diffusion model in pixel space, trained on the train split alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DModel
 
-from gdacli.denoiser import Condition, Denoiser, classifier_free, clip, compiled
+from gdacli.denoiser import Denoiser, classifier_free, compiled
 from gdacli.errors import GdaError
+from gdacli.generators.class_conditional.latent import latent_generator
+from gdacli.generators.class_conditional.network import load_network, make_denoiser
 from gdacli.generators.class_conditional.training import fit
 from gdacli.pixels import from_model, to_model
 from gdacli.prompts import readable
-from gdacli.schedules import NoiseSchedule, Timesteps, cosine_alpha_bars
+from gdacli.schedules import NoiseSchedule
 
-__all__ = ["fit", "load", "of_network"]
+__all__ = ["fit", "latent_generator", "load", "of_network"]
 
 VERSION = 1
 OPTIONS = ()
+LATENT = True
 
 
 def load(
@@ -40,19 +43,10 @@ def load(
         GdaError: the model was trained on another number of classes or another image size, or has no classes to guide
             with.
     """
-    unet = UNet2DModel.from_pretrained(
-        folder / "unet", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
-    )
-    unet.to(device=device, memory_format=memory_format).eval()
-    embedded, size = unet.config.num_class_embeds, unet.config.sample_size
-    if embedded is None and guidance_scale != 1:
+    unet = load_network(folder, class_names=class_names, image_size=image_size, dtype=dtype)
+    unet.to(device=device, memory_format=memory_format)
+    if unet.config.num_class_embeds is None and guidance_scale != 1:
         raise GdaError(f"{folder}: the model is unconditional: set generate.guidance_scale to 1, or run `gdacli fit`")
-    if embedded is not None and embedded - 1 != len(class_names):
-        raise GdaError(
-            f"{folder}: the model knows {embedded - 1} classes, the data has {len(class_names)}: run `gdacli fit`"
-        )
-    if size != image_size:
-        raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
     return of_network(
         unet,
         class_names=class_names,
@@ -77,21 +71,12 @@ def of_network(
     compile: bool,
 ) -> "ClassConditional":
     """Return the generator of a network in eval mode, on its device and in its dtype; see `load`."""
-    network: Callable[..., Any] = compiled(unet) if compile else unet
-    conditional = unet.config.num_class_embeds is not None
-
-    def predict(noisy: torch.Tensor, times: torch.Tensor, told: Condition) -> torch.Tensor:
-        return network(noisy, times, *(told if conditional else (None,)), return_dict=False)[0]
-
-    denoiser = Denoiser(
-        predict=predict,
-        schedule=Timesteps(cosine_alpha_bars(), noise_schedule),
-        prediction_type="epsilon",
-        threshold=clip,
-        learned_variance=False,
+    denoiser = make_denoiser(
+        unet,
+        compiled(unet) if compile else unet,
         solver=solver,
         num_inference_steps=num_inference_steps,
-        dtype=unet.dtype,
+        noise_schedule=noise_schedule,
         memory_format=memory_format,
     )
     return ClassConditional(denoiser, class_names, unet.config.sample_size, guidance_scale, unet.device)

@@ -1,10 +1,15 @@
 """The denoiser's architecture: a U-Net in pixel space, with self-attention at the resolutions that are named."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import UNet2DModel
 
+from gdacli.denoiser import Condition, Denoiser, clip
 from gdacli.errors import GdaError
+from gdacli.schedules import NoiseSchedule, Timesteps, cosine_alpha_bars
 
 _GROUPS = 8  # of group normalisation
 
@@ -69,4 +74,50 @@ def make_network(
         norm_num_groups=_GROUPS,
         attention_head_dim=attention_head_dim,
         dropout=dropout,
+    )
+
+
+def load_network(folder: Path, *, class_names: Sequence[str], image_size: int, dtype: torch.dtype) -> UNet2DModel:
+    """Load what `fit` saved, in eval mode.
+
+    Raises:
+        GdaError: the model was trained on another number of classes or another image size.
+    """
+    unet = UNet2DModel.from_pretrained(
+        folder / "unet", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    embedded, size = unet.config.num_class_embeds, unet.config.sample_size
+    if embedded is not None and embedded - 1 != len(class_names):
+        raise GdaError(
+            f"{folder}: the model knows {embedded - 1} classes, the data has {len(class_names)}: run `gdacli fit`"
+        )
+    if size != image_size:
+        raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
+    return unet.eval()
+
+
+def make_denoiser(
+    unet: UNet2DModel, evaluate: Callable[..., Any], *, noise_schedule: NoiseSchedule, **settings: Any
+) -> Denoiser:
+    """Return the loop over a network; each estimate of the clean image is clipped to [-1, 1].
+
+    Args:
+        unet: in its dtype.
+        evaluate: how it is called: the network itself, or something that calls it.
+        noise_schedule: what a strength means.
+        settings: as of `Denoiser`.
+    """
+    conditional = unet.config.num_class_embeds is not None
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor, told: Condition) -> torch.Tensor:
+        return evaluate(noisy, times, *(told if conditional else (None,)), return_dict=False)[0]
+
+    return Denoiser(
+        predict=predict,
+        schedule=Timesteps(cosine_alpha_bars(), noise_schedule),
+        prediction_type="epsilon",
+        threshold=clip,
+        learned_variance=False,
+        dtype=unet.dtype,
+        **settings,
     )
