@@ -59,17 +59,17 @@ def warp(images: torch.Tensor, matrices: torch.Tensor, interpolation: str) -> to
     """Take each pixel from where its image's matrix says; black where that is outside.
 
     Args:
-        images: uint8 [n, 3, H, W].
+        images: float [n, 3, H, W]; the result is differentiable in them.
         matrices: float64 [n, 2, 3] on the CPU: source (x, y) of a pixel at (x, y, 1), in pixels from the centre.
         interpolation: `nearest` or `bilinear`.
     """
     height, width = images.shape[2:]
     scale = torch.tensor([[0.5 * width], [0.5 * height]])
-    theta = (matrices.float() / scale).to(images.device, non_blocking=True)[..., None, None]
+    theta = (matrices.to(images.dtype) / scale).to(images.device, non_blocking=True)[..., None, None]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
     grid = torch.stack([theta[:, axis, 0] * x + theta[:, axis, 1] * y + theta[:, axis, 2] for axis in (0, 1)], -1)
-    return F.grid_sample(images.float(), grid, mode=interpolation, align_corners=False).round_().to(torch.uint8)
+    return F.grid_sample(images, grid, mode=interpolation, align_corners=False)
 
 
 def identity(images: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -188,7 +188,7 @@ def apply_operations(
     parts = []
     if warped:
         matrices = [GEOMETRY[name](m, height, width) for name, m in zip(names[:num_geometric], strengths, strict=False)]
-        parts.append(warp(grouped[:warped], torch.cat(matrices), interpolation))
+        parts.append(warp(grouped[:warped].float(), torch.cat(matrices), interpolation).round_().to(torch.uint8))
     rest = grouped[warped:].split(counts[num_geometric:])
     for name, part, m in zip(names[num_geometric:], rest, strengths[num_geometric:], strict=True):
         if len(part):

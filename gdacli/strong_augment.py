@@ -1,6 +1,7 @@
 """RandAugment on float images, random per image and differentiable: the strong view of a consistency loss.
 
-Kornia makes the pixels; its own RandAugment draws one operation for the whole batch.
+Grey, solarize and equalize are Kornia's. Its RandAugment draws one operation per batch, so the drawing is ours, and so
+are the operations that work on many images at once for less: one warp for all that is geometric, one blend.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from kornia.enhance import equalize, solarize
-from kornia.geometry.transform import invert_affine_transform, warp_affine
 
 from gdacli.auto_augment import draw_operations, rand_space
-from gdacli.image_operations import GEOMETRY
+from gdacli.image_operations import GEOMETRY, warp
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def strongly_augmented(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
     Source: Yamaguchi et al., meta generative regularization, section 4.1: T of Eq. 5 is RandAugment (Cubuk et al. 2020)
         by Kornia, settings not stated. Deviations from Kornia's: each image has operations of its own, drawn with
-        replacement; the space is torchvision's, without invert and solarize_add, larger translations; black outside.
+        replacement; the space is torchvision's, without invert and solarize_add and with larger translations;
+        posterize and equalize pass a gradient (Kornia's have none), and round to 8 bits where Kornia cuts.
     """
     places = torch.arange(len(images))  # of the images: from one operation to the next they stay grouped
     with torch.autocast(images.device.type, enabled=False):
@@ -123,16 +124,9 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def _warped(images: torch.Tensor, m: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    height, width = images.shape[2:]
-    strengths = m.double().split(counts)
-    sources = torch.cat(
-        [matrix(part, height, width) for matrix, part in zip(GEOMETRY.values(), strengths, strict=True)]
-    )
-    # these say where a pixel comes from, in pixels from the centre; kornia takes where it goes, from the corner
-    centre = torch.tensor([[(width - 1) / 2], [(height - 1) / 2]], dtype=sources.dtype)
-    linear, offset = sources.split([2, 1], 2)
-    goals = invert_affine_transform(torch.cat([linear, offset + centre - linear @ centre], 2))
-    warped = warp_affine(images, _sent(goals, images), (height, width), mode="bilinear", align_corners=False)
+    parts = zip(GEOMETRY.values(), m.double().split(counts), strict=True)
+    sources = torch.cat([matrices(part, *images.shape[2:]) for matrices, part in parts if len(part)])
+    warped = warp(images, sources, "bilinear")
     return _StraightThrough.apply(warped, warped.detach().clamp_(0, 1))  # weights may sum to a rounding more than 1
 
 
