@@ -31,7 +31,7 @@ class Synthetic(Section):
     """Synthetic images beside the real ones, of every objective but cross_entropy; see docs/objectives.md."""
 
     weight: Annotated[float, Field(gt=0)] = Field(
-        0.5, description="of the synthetic term, the papers' lambda: `gdacli sweep lambda` chooses it"
+        0.1, description="of the synthetic term, the papers' lambda: `gdacli sweep lambda` chooses it"
     )
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="synthetic images per update, of all processes")
     strong_augment: StrongAugment | None = Field(
