@@ -20,6 +20,7 @@ from gdacli.generators import exported
 from gdacli.images import decode_array
 from gdacli.pixels import from_model
 from gdacli.shards import read_shard
+from gdacli.truncation import Truncated, find_centres
 
 
 def settings(path: Path, *hashes: str, mapping: Path | None = None, **options: Any) -> dict[str, Any]:
@@ -155,6 +156,10 @@ def test_a_mapping_and_a_synthesis_are_one_generator_of_two_latent_spaces(tmp_pa
     assert w.shape == (4, 8)
     assert torch.equal(generator.synthesis(w, labels), generator(z, labels))
     assert len(list(generator.parameters())) == 6
+    options: dict[str, Any] = {"num_classes": 3, "num_centres": 4, "num_samples": 40, "seed": 0}
+    centres = find_centres(generator, **options, device=torch.device("cpu"))
+    assert torch.equal(Truncated(generator, centres, 1.0)(z, labels), generator(z, labels))
+    assert not torch.equal(Truncated(generator, centres, 0.5)(z, labels), generator(z, labels))
     assert load(path, *hashes, mapping=mapping).sample(labels, [1, 2, 3, 4]).shape == (4, 3, 16, 16)
     refused("m.pt2 of generate.mapping has sha256", lambda: live(path, hashes[0], mapping=mapping))
     wide = write_export(tmp_path / "wide.pt2", Mapping(), width=5)
