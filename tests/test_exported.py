@@ -22,6 +22,7 @@ from torch.export import Dim
 
 from gdacli.errors import GdaError
 from gdacli.generators import exported
+from gdacli.generators.exported.program import read_program
 from gdacli.images import decode_array
 from gdacli.pixels import from_model
 from gdacli.sections import Generate
@@ -211,6 +212,21 @@ def test_a_program_that_does_not_fit_is_one_line(tmp_path, kind):
     module = Normalised() if kind == "batch" else module
     sha256 = write_export(tmp_path / "g.pt2", module, **options)
     refused(match, lambda: live(tmp_path / "g.pt2", sha256))
+
+
+class WithConstants(Tiny):
+    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(z + torch.arange(8.0) + torch.zeros(8, device="cpu"), labels)
+
+
+def test_a_program_moves_to_a_device_with_its_constants(tmp_path):
+    """Here to the one device beside the CPU that every machine has; it computes shapes alone."""
+    path, elsewhere = tmp_path / "g.pt2", torch.device("meta")
+    moved = read_program(path, "generate.model", [write_export(path, WithConstants())]).to(elsewhere)
+    made = moved(torch.zeros(5, 8, device=elsewhere), torch.zeros(5, dtype=torch.int64, device=elsewhere))
+    assert (made.device, made.shape) == (elsewhere, (5, 3, 16, 16))
+    assert {weight.device for weight in moved.module.parameters()} == {elsewhere}
+    assert not any(weight.requires_grad for weight in moved.module.parameters())
 
 
 def test_a_damaged_file_is_one_line_and_nothing_else(tmp_path, capfd):
