@@ -68,6 +68,9 @@ class Finder(Section):
     gradient: Literal["finite_differences", "exact"] = Field(
         "finite_differences", description="of the validation loss one step ahead"
     )
+    epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="length of the step to either side, for finite differences"
+    )
     optimise: Literal["finder", "generator"] = Field(
         "finder", description="generator: change its weights instead of z; kl_weight then has no term"
     )

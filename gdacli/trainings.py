@@ -312,7 +312,7 @@ def _search(
         finder=finder,
         validation=ahead,
         criterion=looks_at,
-        **{name: search[name] for name in ("lr", "kl_weight", "kl_reduction", "gradient", "inner_lr")},
+        **{name: search[name] for name in ("lr", "kl_weight", "kl_reduction", "gradient", "epsilon", "inner_lr")},
     )
 
 

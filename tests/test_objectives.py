@@ -22,7 +22,8 @@ from gdacli.training import Epoch, predict, train_classifier
 
 STRONG = {"num_ops": 2, "magnitude": 9}
 SEARCH: dict[str, Any] = {
-    "lr": 1e-2, "kl_weight": 0.01, "kl_reduction": "mean", "gradient": "finite_differences", "inner_lr": None,
+    "lr": 1e-2, "kl_weight": 0.01, "kl_reduction": "mean", "gradient": "finite_differences", "epsilon": 0.01,
+    "inner_lr": None,
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def validation_loss_and_finder(seed: int, search: bool) -> tuple[float, Finder]:
         )
         supply = PseudoSampling(
             generated, gda, weight=1.0, finder=finder, validation=validation, criterion=None, lr=3e-2, kl_weight=1e-2,
-            kl_reduction="mean", gradient="finite_differences", inner_lr=None,
+            kl_reduction="mean", gradient="finite_differences", epsilon=0.01, inner_lr=None,
         )  # fmt: skip
     train_classifier(
         model, InMemory(images), labels, torch.ones(8, dtype=torch.int64), num_classes=2, updates=UPDATES, batch_size=8,
