@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.errors import GdaError
-from gdacli.fitted import read_fitted, weights_of
+from gdacli.fitted_backend import read_fitted, weights_of
 from gdacli.generators import FILES, Facts
 from gdacli.images import ENCODING
 from gdacli.prepared import Prepared

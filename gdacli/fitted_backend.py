@@ -14,7 +14,7 @@ from gdacli.weights import PIN, PIPELINE, locate_pinned, weights_digest
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedBackend:
     """What `gdacli fit` wrote or pinned for a backend, whole and as the settings name it."""
 
     facts: Facts
@@ -24,7 +24,7 @@ class Fitted:
     """Hash of all of it."""
 
 
-def read_fitted(settings: Mapping[str, Any], generators: Path) -> Fitted:
+def read_fitted(settings: Mapping[str, Any], generators: Path) -> FittedBackend:
     """Read what `gdacli fit` wrote or pinned, and compare it with the settings and with its checksums.
 
     Args:
@@ -51,7 +51,7 @@ def read_fitted(settings: Mapping[str, Any], generators: Path) -> Fitted:
     locate_pinned(pins)
     for damage in verify_folder(folder):
         raise GdaError(f"{damage.file}: {damage.problem}: run `gdacli fit`, or `dvc checkout --force {folder}`")
-    return Fitted(facts, folder, pins, weights_of(folder, pins))
+    return FittedBackend(facts, folder, pins, weights_of(folder, pins))
 
 
 def weights_of(folder: Path, pins: dict[str, dict[str, Any]]) -> str:
