@@ -162,7 +162,8 @@ class Engine:
             memory_format=torch.channels_last if last else torch.contiguous_format,
             **recipe.load_options(),
         )
-        for method in ("encode", "generate", "describe"):
+        needed = ("sample", "describe") if recipe.facts.noise_only else ("encode", "generate", "describe")
+        for method in needed:
             if not callable(getattr(loaded, method, None)):
                 raise GdaError(
                     f"generate.backend: {recipe.settings['backend']} loads a {type(loaded).__name__} without {method}: "
