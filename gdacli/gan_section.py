@@ -30,8 +30,8 @@ class Gan(BaseModel):
         4000,
         description="steps of both networks; with fit.patience at most",
     )
-    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per update")
-    lr: Annotated[float, Field(gt=0)] = Field(2e-4, description="of Adam, constant, of both networks")
+    batch_size: Annotated[int, Field(ge=4, multiple_of=2)] = Field(64, description="images per update")
+    lr: Annotated[float, Field(gt=0)] = Field(5e-4, description="of Adam, constant, of both networks")
     betas: tuple[Beta, Beta] = Field((0.5, 0.999), description="of Adam")
     latent_dim: Positive = Field(100, description="numbers of noise that an image is made of")
     width: Positive = Field(
@@ -39,6 +39,9 @@ class Gan(BaseModel):
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.995, description="of the averaged weights that are saved; less over the first updates"
+    )
+    diversity: Annotated[float, Field(ge=0)] = Field(
+        0.3, description="weight of a loss that falls as images of other noise differ; 0 leaves it out: see docs/fit.md"
     )
     augment: bool = Field(
         True,

@@ -23,13 +23,15 @@ GOLDEN = Path(__file__).parent / "golden"
 BATCH, LARGEST = 16, 64
 
 
+NOISE_ONLY = [name for name in backend_names() if backend_facts(name).noise_only]
+VARYING = [name for name in backend_names() if name not in NOISE_ONLY]
 OF_TEXT = [f"text_to_image-{family}" for family in FAMILIES if family != "flux"]  # flux_dev does more
 PLACES = [(1, 16), (2, 32), (2, 64), (3, 48)]
 
 
-@pytest.fixture(params=[*backend_names(), *OF_TEXT])
+@pytest.fixture(params=[*VARYING, *OF_TEXT])
 def name(request) -> str:
-    """Give a backend, or a family of models of one."""
+    """Give a backend that makes variants, or a family of models of one."""
     return request.param
 
 
@@ -97,7 +99,7 @@ def batch(largest) -> Batch:
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    [(name, solver) for name in backend_names() for solver in ("ddpm", "ddim", "dpmsolver++", "lcm")]
+    [(name, solver) for name in VARYING for solver in ("ddpm", "ddim", "dpmsolver++", "lcm")]
     + [(name, "ddpm") for name in OF_TEXT],
 )
 def test_variants_are_images_and_depend_on_their_seed(name, make_generator, batch, solver):
@@ -113,7 +115,7 @@ def test_variants_are_images_and_depend_on_their_seed(name, make_generator, batc
 
 @pytest.mark.parametrize(
     ("name", "threads", "size"),
-    [(name, *place) for name in backend_names() for place in PLACES] + [(name, 2, 32) for name in OF_TEXT],
+    [(name, *place) for name in VARYING for place in PLACES] + [(name, 2, 32) for name in OF_TEXT],
 )
 def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator, largest, threads, size):
     """With 16 rows a thread or a multiple, as params.yaml is held to; with 3 threads and 64 rows it is not so."""
@@ -135,6 +137,23 @@ def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator,
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("name", "threads", "size"), [(name, *place) for name in NOISE_ONLY for place in PLACES], indirect=["name"]
+)
+def test_a_sample_of_noise_alone_depends_on_neither_neighbours_nor_place(generator, largest, threads, size):
+    _, labels, seeds = (part[:size] for part in largest)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        made = generator.sample(labels, seeds)
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(generator.sample(labels[order], [seeds[row] for row in order]), made[order])
+        padded = generator.sample(labels[:1].expand(size), [seeds[0]] * size)
+        assert torch.equal(padded, made[:1].expand_as(padded))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_larger_strength_moves_further_from_the_source(name, generator, batch):
     images, labels, seeds = batch
     latents = generator.encode(images)
@@ -145,6 +164,7 @@ def test_a_larger_strength_moves_further_from_the_source(name, generator, batch)
     assert distances == sorted(set(distances))
 
 
+@pytest.mark.parametrize("name", [*backend_names(), *OF_TEXT], indirect=True)
 def test_samples_have_their_class(name, generator, batch):
     if backend_facts(name.partition("-")[0]).needs_source:
         pytest.skip("edits sources")
@@ -172,7 +192,22 @@ def test_descriptions_say_what_was_done(name, generator):
     assert all(type(value) in (str, int, float) for value in said.values())
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmsolver++", "sample"])
+@pytest.mark.parametrize("name", NOISE_ONLY, indirect=True)
+def test_samples_of_noise_alone_are_described_by_the_same_keys(generator, make_generator):
+    said = generator.describe(1, 1.0, 7)
+    assert set(said) >= set(load("class_conditional", make_generator("class_conditional")).describe(1, 1.0, 7))
+    assert readable(CLASSES[1]) in said["prompt"]
+    assert (said["num_steps"], said["start_timestep"], said["alpha_bar"]) == (0, -1.0, -1.0)
+    assert all(type(value) in (str, int, float) for value in said.values())
+    assert not hasattr(generator, "encode")
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [(name, solver) for name in [*VARYING, *OF_TEXT] for solver in ("ddpm", "ddim", "dpmsolver++", "sample")]
+    + [(name, "sample") for name in NOISE_ONLY],
+    indirect=["name"],
+)
 def test_images_are_those_of_the_version(name, make_generator, batch, solver):
     """Another result needs a new VERSION: old images would else be taken for new ones."""
     images, labels, seeds = batch

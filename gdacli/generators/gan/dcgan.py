@@ -50,6 +50,7 @@ class Discriminator(nn.Module):
         for _, doubled in reversed(levels[:-1]):
             layers += [nn.Conv2d(channels, doubled, 4, 2, 1, bias=False), nn.BatchNorm2d(doubled), nn.LeakyReLU(0.2)]
             channels = doubled
+        layers += [Spread(), nn.Conv2d(channels + 1, channels, 3, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.logit = nn.Linear(channels * side**2, 1)
         self.embedding = nn.Embedding(num_classes, channels * side**2) if num_classes is not None else None
@@ -62,11 +63,27 @@ class Discriminator(nn.Module):
         return logits if self.embedding is None else logits + (features * self.embedding(labels)).sum(1)
 
 
+class Spread(nn.Module):
+    """Append a channel of how much a batch's features differ, so that samples that are all alike are seen to be.
+
+    Source: Karras et al. 2018, "Progressive Growing of GANs", section 3.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Float [B, C, H, W] => [B, C + 1, H, W]."""
+        spread = (features.var(0, correction=0) + 1e-8).sqrt().mean()
+        return torch.cat([features, spread.expand_as(features[:, :1])], 1)
+
+
 def discriminator_loss(
-    discriminator: nn.Module, real: torch.Tensor, made: torch.Tensor, labels: torch.Tensor
+    discriminator: nn.Module,
+    real: torch.Tensor,
+    labels: torch.Tensor,
+    made: torch.Tensor,
+    made_labels: torch.Tensor,
 ) -> torch.Tensor:
     """Return the cross-entropy of real and of generated images, summed; 2 log 2 = 1.386 where it cannot tell them."""
-    return F.softplus(-discriminator(real, labels)).mean() + F.softplus(discriminator(made, labels)).mean()
+    return F.softplus(-discriminator(real, labels)).mean() + F.softplus(discriminator(made, made_labels)).mean()
 
 
 def generator_loss(discriminator: nn.Module, made: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gdacli.generators.gan.dcgan import Spread
+
 _DECODED_LEVELS = 3
 
 
@@ -59,7 +61,8 @@ class Discriminator(nn.Module):
         channels = [each for _, each in levels]
         stem = [spectral_norm(nn.Conv2d(3, channels[-1], 3, padding=1)), nn.LeakyReLU(0.2)]
         halvings = [_Halving(before, after) for after, before in reversed(list(pairwise(channels)))]
-        self.layers = nn.Sequential(*stem, *halvings)
+        last = [Spread(), spectral_norm(nn.Conv2d(channels[0] + 1, channels[0], 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*stem, *halvings, *last)
         self.logit = spectral_norm(nn.Conv2d(channels[0], 1, 1))
         self.embedding = spectral_norm(nn.Embedding(num_classes, channels[0])) if num_classes is not None else None
         decoded = channels[: _DECODED_LEVELS + 1]
@@ -82,11 +85,16 @@ class Discriminator(nn.Module):
 
 
 def discriminator_loss(
-    discriminator: Discriminator, real: torch.Tensor, made: torch.Tensor, labels: torch.Tensor
+    discriminator: Discriminator,
+    real: torch.Tensor,
+    labels: torch.Tensor,
+    made: torch.Tensor,
+    made_labels: torch.Tensor,
 ) -> torch.Tensor:
     """Return the hinge loss, 2 where it cannot tell images, and the error of what it gives back of the real ones."""
     features = discriminator.layers(real)
-    hinge = F.relu(1 - discriminator.logits(features, labels)).mean() + F.relu(1 + discriminator(made, labels)).mean()
+    hinge = F.relu(1 - discriminator.logits(features, labels)).mean()
+    hinge = hinge + F.relu(1 + discriminator(made, made_labels)).mean()
     decoded = discriminator.decoder(features)
     return hinge + F.l1_loss(decoded, F.interpolate(real, size=decoded.shape[2:], mode="area"))
 

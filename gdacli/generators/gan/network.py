@@ -80,7 +80,7 @@ class Network(nn.Module):
 
 def save_network(network: Network, folder: Path) -> None:
     """Write `network/config.json` and `network/model.safetensors`."""
-    (folder / _CONFIG).parent.mkdir()
+    (folder / _CONFIG).parent.mkdir(parents=True)
     (folder / _CONFIG).write_text(json.dumps(asdict(network.form), indent=2) + "\n", encoding="utf-8")
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})

@@ -32,6 +32,7 @@ def fit(
     latent_dim: int,
     width: int,
     ema_decay: float,
+    diversity: float,
     augment: bool,
     flip: bool,
     seed: int,
@@ -57,6 +58,7 @@ def fit(
         lr, betas: of Adam, for both.
         latent_dim, width: see `Form`.
         ema_decay: of the average of weights and batch statistics; less at first.
+        diversity: weight of `mode_seeking_loss`.
         augment: the discriminator sees all images through `diff_augment`.
         flip: also train on mirrored images.
         conditional: False trains a model of all classes alike, which is told no label.
@@ -65,7 +67,8 @@ def fit(
     Raises:
         GdaError: the image size does not fit, or a loss is not a number.
 
-    Source: Goodfellow et al. 2014 (the game), Karras et al. 2018 (the average); see the architectures.
+    Source: Goodfellow et al. 2014 (the game), Karras et al. 2018 (the average); see the architectures and
+    `mode_seeking_loss`.
     """
     device = images.device
     torch.manual_seed(seed)
@@ -113,11 +116,14 @@ def fit(
         z = torch.randn(batch_size, latent_dim, generator=generator).to(device)
         real, told = to_model(images[batch]), labels[batch]
         real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
-        made = 2 * network(z, told) - 1
-        discriminator_loss = losses_of.discriminator_loss(discriminator, seen(real), seen(made.detach()), told)
+        paired = told[: batch_size // 2].repeat(2)  # two images a class, by which the generator's variety is seen
+        made = 2 * network(z, paired) - 1
+        discriminator_loss = losses_of.discriminator_loss(discriminator, seen(real), told, seen(made.detach()), paired)
         _step(optimizers[1], discriminator_loss)
         discriminator.requires_grad_(False)
-        generator_loss = losses_of.generator_loss(discriminator, seen(made), told)
+        generator_loss = losses_of.generator_loss(discriminator, seen(made), paired)
+        if diversity:
+            generator_loss = generator_loss + diversity * mode_seeking_loss(z, made)
         _step(optimizers[0], generator_loss)
         discriminator.requires_grad_(True)
         update += 1
@@ -139,6 +145,23 @@ def fit(
         averaged.load_state_dict(best["weights"])
     save_network(averaged, folder)
     return Fitted(update, best["update"] if best is not None else update, losses, checks)
+
+
+def mode_seeking_loss(z: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return how little images differ for how much their noise does; lower = more varied.
+
+    Few images and a class to each make a generator give one image a class, whatever the noise ("Collapse by
+    conditioning", Shahbazi et al. 2022).
+
+    Args:
+        z: float32 [2 B, Z].
+        images: float32 [2 B, 3, H, W] in [-1, 1]; rows i and B + i are of one class.
+
+    Source: Mao et al. 2019, "Mode Seeking Generative Adversarial Networks", Eq. 3; as in its code, the inverse is
+    minimised.
+    """
+    (z_a, z_b), (a, b) = z.chunk(2), images.chunk(2)
+    return 1 / ((a - b).abs().mean() / (z_a - z_b).abs().mean() + 1e-5)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
