@@ -24,10 +24,10 @@ class Gan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Literal["dcgan", "fastgan"] = Field(
-        "fastgan", description="dcgan: convolutions alone; fastgan: also skips, and a discriminator that reconstructs"
+        "dcgan", description="dcgan: convolutions alone; fastgan: also skips, and a discriminator that reconstructs"
     )
     updates: Positive = Field(
-        4000,
+        3000,
         description="steps of both networks; with fit.patience at most",
     )
     batch_size: Annotated[int, Field(ge=4, multiple_of=2)] = Field(64, description="images per update")

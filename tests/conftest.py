@@ -195,7 +195,7 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             made[name] = tmp_path_factory.mktemp(name)
             settings: dict[str, Any] = {"batch_size": 16, "lr": 2e-3, "ema_decay": 0.9, "flip": False}
             if name == "gan":
-                settings = {**Gan().model_dump(), **settings, "updates": 8, "latent_dim": 8, "width": 4}
+                settings = {**Gan().model_dump(), **settings, "updates": 40, "lr": 1e-3, "latent_dim": 8, "width": 8}
             else:
                 settings |= {
                     "updates": 150,
