@@ -90,6 +90,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         without_copies={},
         robustness=[],
         gradient_variance={},
+        courses={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
         dropped={"low <confidence>": 3, "blank": 2},
