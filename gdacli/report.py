@@ -15,6 +15,7 @@ from gdacli.evidence import PoolEvidence
 from gdacli.galleries import Gallery, Picture, Suspect
 from gdacli.histories import collapsed
 from gdacli.metrics import Estimate, estimate
+from gdacli.objectives import NEEDS_CLASSES
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
@@ -138,7 +139,9 @@ class Report:
         arms = [
             name
             for name, curve in self.curves.items()
-            if "synthetic_loss" in curve and collapsed(curve["error"], curve["synthetic_loss"], len(self.class_names))
+            if "synthetic_loss" in curve
+            and self.objective(self.arm(name)) not in NEEDS_CLASSES
+            and collapsed(curve["error"], curve["synthetic_loss"], len(self.class_names))
         ]
         if not arms:
             return None

@@ -278,7 +278,7 @@ class Generate(Section):
 
 
 class Course(Section):
-    """What is seen of the course of a training; see docs/comparison.md."""
+    """What is seen of the course of a training; see docs/training.md."""
 
     num_images: Annotated[int, Field(ge=2)] = Field(
         2048, description="synthetic images of each Fréchet distance, of arms that search for images"
