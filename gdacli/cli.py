@@ -228,9 +228,15 @@ def compare(
 
 @app.command()
 def sweep(
-    name: Annotated[Literal["strengths", "k", "selection", "stability"], typer.Argument(help="What varies.")],
+    name: Annotated[
+        Literal["strengths", "k", "selection", "lambda", "sampled", "stability"], typer.Argument(help="What varies.")
+    ],
     values: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Strengths, ks, or strategies; the paper's when left out.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Strengths, ks, strategies, weights, or times the train images; the papers' when left out.",
+        ),
     ] = None,
     on: Annotated[
         Literal["validation", "test"] | None,
@@ -245,7 +251,9 @@ def sweep(
     debug: Debug = False,
     directory: Directory = Path(),
 ) -> None:
-    """Vary one thing and name the best: strengths, k, the selection; or say how stable the selection is.
+    """Vary one thing and name the best: strengths, k, the selection, an objective's weight, how many images.
+
+    Or say how stable the selection is.
 
     Example: `gdacli sweep strengths --values 0.3,0.5,0.7`
     """

@@ -120,7 +120,7 @@ def test_the_commands_of_the_generation_page_run(tmp_path, shapes, monkeypatch):
 
 def test_the_commands_of_the_page_on_sweeps_are_commands(tmp_path):
     ran = commands(ROOT / "docs/sweeps.md")
-    assert {command.split()[2] for command in ran} == {"strengths", "k", "selection", "stability"}
+    assert {command.split()[2] for command in ran} == {"strengths", "k", "selection", "lambda", "sampled", "stability"}
     for command in ran:  # tests/test_sweeps.py runs them; here their words are checked
         outcome = invoke(*shlex.split(command)[1:], "-C", str(tmp_path))
         assert (outcome.code, "params.yaml does not exist" in outcome.stderr) == (1, True), outcome.stderr
