@@ -80,7 +80,12 @@ def seconds_per_update(folder: Path, params: Params) -> tuple[float, float]:
             raise AssertionError("it is never due")
 
     start = time.perf_counter()
-    settings = {**params.fit.of_training(), "updates": WARM_UP + TIMED + 1, "check_every": None, "patience": None}
+    settings = {
+        **params.fit.of_training("class_conditional"),
+        "updates": WARM_UP + TIMED + 1,
+        "check_every": None,
+        "patience": None,
+    }
     class_conditional.fit(
         torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), num_classes=prepared.num_classes,
         folder=folder / "timed", on_update=lambda update, loss: None,

@@ -91,7 +91,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; the gradient of a sum is the sum of the gradients."""
+    """The sum over all processes; the gradient of a sum is the sum of the gradients, and that of any order."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -101,9 +101,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        return _Sum.apply(gradients[0])
 
 
 class _Synchronised(nn.modules.batchnorm._BatchNorm):

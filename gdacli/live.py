@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdacli.errors import GdaError
-from gdacli.fitted import Fitted, read_fitted
+from gdacli.fitted_backend import FittedBackend, read_fitted
 from gdacli.generators import FILES, backend, backend_facts, backend_names
 from gdacli.prepared import Prepared
 from gdacli.rng import digest
@@ -24,7 +24,7 @@ class LiveGenerator:
     """A generator that is not loaded yet."""
 
     name: str
-    fitted: Fitted
+    fitted: FittedBackend
     options: Mapping[str, Any]
     """Those of the backend that name no file."""
     class_names: Sequence[str]
@@ -34,7 +34,8 @@ class LiveGenerator:
     @property
     def identity(self) -> str:
         """Hash of all that determines its images besides z, the label and the number of steps."""
-        return digest(self.name, self.fitted.facts.version, self.fitted.weights, dict(self.options))
+        settings = {name: value for name, value in self.options.items() if name != "trusted_sha256"}
+        return digest(self.name, self.fitted.facts.version, self.fitted.weights, settings)
 
     def load(self, device: "torch.device", num_inference_steps: int) -> "LatentGenerator":
         """Load it.

@@ -13,15 +13,14 @@ from gdacli.optim import moved
 
 Tensors = Sequence[torch.Tensor]
 
-_CONSTANT = 0.01
-
 
 def finite_differences(
     loss: Callable[[], torch.Tensor],
     parameters: Tensors,
     direction: Tensors,
     images: Tensors,
-    constant: float = _CONSTANT,
+    *,
+    constant: float = 0.01,
 ) -> list[torch.Tensor]:
     """Return grad_x <grad_theta loss, v> by a central difference: two more forward and backward passes.
 

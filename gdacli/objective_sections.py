@@ -24,7 +24,8 @@ class Truncation(Section):
     """Multi-modal truncation sampling: w is pulled towards the nearest of the centres of many w."""
 
     psi: Annotated[float, Field(ge=0, le=1)] = Field(0.7, description="what is left of the distance; 1 is none pulled")
-    num_centres: Positive = Field(64, description="clusters of w")
+    num_centres: Positive = Field(64, description="clusters of w; several times as many as classes")
+    num_samples: Positive = Field(20_000, description="w that are drawn to find them")
 
 
 class Synthetic(Section):
@@ -66,6 +67,9 @@ class Finder(Section):
     )
     gradient: Literal["finite_differences", "exact"] = Field(
         "finite_differences", description="of the validation loss one step ahead"
+    )
+    epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="length of the step to either side, for finite differences"
     )
     optimise: Literal["finder", "generator"] = Field(
         "finder", description="generator: change its weights instead of z; kl_weight then has no term"

@@ -56,9 +56,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _the_fitted_model_knows_what_it_is_asked(self) -> "Params":
-        embedded = self.generate.backend == EMBEDDED
-        if embedded and not self.fit.conditional:
-            if self.generate.guidance_scale != 1:
+        backend = self.generate.backend
+        guides = backend in EMBEDDED and not backend_facts(backend).noise_only and self.generate.guidance_scale != 1
+        if backend in EMBEDDED and not self.fit.conditional:
+            if guides:
                 raise ValueError(
                     f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.conditional false makes a "
                     "model without classes to guide with: set guidance_scale to 1, or fit.conditional to true"
@@ -71,7 +72,7 @@ class Params(Section):
                         "without classes, whose labels come from a source: set fit.conditional to true, or leave the "
                         "arm out of compare.arms"
                     )
-        elif embedded and self.generate.guidance_scale != 1 and self.fit.class_dropout == 0:
+        elif guides and self.fit.class_dropout == 0:
             raise ValueError(
                 f"generate.guidance_scale: found {self.generate.guidance_scale}, but fit.class_dropout 0 trains "
                 "nothing to guide with: allowed is 1, or raise fit.class_dropout (0.1)"
@@ -106,6 +107,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _arms_refer_to_arms(self) -> "Params":
+        backend = self.generate.backend
+        noise_only = backend_facts(backend).noise_only
         for name in self.compare.arms:
             one_of(name, self.arms, "compare.arms: ")
         for name, arm in self.arms.items():
@@ -119,13 +122,12 @@ class Params(Section):
                     f"arms.{name}: select: {arm.select} has no size of its own; add like: <arm> or select.share"
                 )
             for strength in arm.strengths:
-                if num_denoising_steps(strength, self.generate.num_inference_steps) == 0:
+                if not noise_only and num_denoising_steps(strength, self.generate.num_inference_steps) == 0:
                     raise ValueError(
                         f"arms.{name}.strengths: {strength} of generate.num_inference_steps "
                         f"{self.generate.num_inference_steps} is no denoising step; raise either"
                     )
             self.train_of(name)
-        backend = self.generate.backend
         for name in self.compare.arms:
             self._objective_has_images(name)
             if self.arms[name].add == "sampled" and backend_facts(backend).needs_source:
@@ -133,7 +135,7 @@ class Params(Section):
                     f"arms.{name}: add: sampled makes images from noise alone, which generate.backend {backend} does "
                     "not: it edits sources; use add: synthetic, or leave the arm out of compare.arms"
                 )
-            if self.arms[name].add == "synthetic" and backend_facts(backend).noise_only:
+            if self.arms[name].add == "synthetic" and noise_only:
                 raise ValueError(
                     f"arms.{name}: add: synthetic makes variants of images, which generate.backend {backend} does not: "
                     "it makes images from noise alone; use add: sampled, or leave the arm out of compare.arms"

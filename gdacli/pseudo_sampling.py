@@ -32,7 +32,7 @@ class PseudoSampling:
             images, without looking ahead.
         lr: of Adam.
         kl_weight: and `kl_reduction`: see `finder.kl_to_prior`; without a finder z stays N(0, I), and has no such term.
-        gradient: `finite_differences` or `exact`, see `meta_gradient`.
+        gradient: `finite_differences`, with `epsilon` its constant, or `exact`, see `meta_gradient`.
         inner_lr: of the step ahead, plain SGD; None is the learning rate of the update.
 
     In all passes the model trains (batch normalisation takes the statistics of each batch) and its running statistics
@@ -54,13 +54,14 @@ class PseudoSampling:
         kl_weight: float,
         kl_reduction: str,
         gradient: str,
+        epsilon: float,
         inner_lr: float | None,
     ) -> None:
         self.generated, self.finder = generated, finder
         self._term, self._weight = term, weight
         self._validation, self._criterion = validation, criterion
         self._kl_weight, self._kl_reduction = kl_weight, kl_reduction
-        self._exact, self._inner_lr = gradient == "exact", inner_lr
+        self._exact, self._epsilon, self._inner_lr = gradient == "exact", epsilon, inner_lr
         searched = generated.generator if finder is None else finder
         self._parameters = [parameter.requires_grad_() for parameter in searched.parameters()]
         self._adam = torch.optim.Adam(self._parameters, lr)
@@ -138,7 +139,9 @@ class PseudoSampling:
         if self._exact:
             found = exact(own, direction, seen.images)
         else:
-            found = finite_differences(lambda: loss(step.precise), parameters, direction, seen.images)
+            found = finite_differences(
+                lambda: loss(step.precise), parameters, direction, seen.images, constant=self._epsilon
+            )
         return [-rate * self._weight * each for each in found]
 
     def _validation_gradient(self, step: Step, ahead: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.errors import GdaError
-from gdacli.fitted import read_fitted, weights_of
+from gdacli.fitted_backend import read_fitted, weights_of
 from gdacli.generators import FILES, Facts
 from gdacli.images import ENCODING
 from gdacli.prepared import Prepared
@@ -28,6 +28,9 @@ _DETERMINING = (
     "image_format",
     "threads",
 )
+
+_OF_DENOISING = ("solver", "num_inference_steps", "guidance_scale")
+"""Those of _DETERMINING, beside `noise_schedule`, that decide nothing where images are made from noise alone."""
 
 _ELSEWHERE = (*FILES, "revision", "variant", "cpu_offload", "trusted_sha256")
 """Options that the hash of the weights stands for, or that decide where an image is made alone."""
@@ -70,10 +73,11 @@ class Recipe:
 
         Settings by name, so that a new one changes no image that was made without it; where the model lies has no say.
         """
-        names = [*_DETERMINING]
+        denoises = not self.facts.noise_only
+        names = [name for name in _DETERMINING if denoises or name not in _OF_DENOISING]
         if self.settings["image_format"] != "png":
             names.append("image_quality")
-        if self.settings["noise_schedule"] != "native":
+        if denoises and self.settings["noise_schedule"] != "native":
             names.append("noise_schedule")
         settings = {name: self.settings[name] for name in names}
         options = {name: self.settings[name] for name in self.facts.options if name not in _ELSEWHERE}
@@ -87,7 +91,9 @@ class Recipe:
         return self.settings["image_format"]
 
     def num_steps(self, strength: int) -> int:
-        """Return how many denoising steps an image of a strength in thousandths takes."""
+        """Return how many denoising steps an image of a strength in thousandths takes; 0 where nothing is denoised."""
+        if self.facts.noise_only:
+            return 0
         return num_denoising_steps(strength / 1000, self.settings["num_inference_steps"])
 
     def load_options(self) -> dict[str, Any]:

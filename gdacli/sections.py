@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from gdacli.arms import Arm, milli
 from gdacli.executors import EXECUTORS
 from gdacli.explain import one_of
+from gdacli.gan_section import ALSO_OF_GAN, GAN, Gan
 from gdacli.generators import BACKEND_OPTIONS, EMBEDDED, FILES, backend_facts, backend_names
 from gdacli.lora_section import Lora, Templates
 from gdacli.selection import RANKINGS, STRATEGIES
@@ -73,7 +74,10 @@ class Select(Section):
 
 
 class Fit(Section):
-    """`fit`: the diffusion model of the class_conditional backend, trained on the train split alone."""
+    """`fit`: the diffusion model of the class_conditional backend, trained on the train split alone.
+
+    Backend gan takes only some of it, see `fit.gan`.
+    """
 
     updates: Positive = Field(2500, description="optimizer steps; with patience at most; more is better")
     batch_size: Positive = Field(128, description="images per update")
@@ -115,19 +119,24 @@ class Fit(Section):
     lora: Lora | None = Field(
         None, description="fine-tune a text_to_image model in place of it: mapping, see below; null: off"
     )
+    gan: Gan = Field(Gan(), description="the networks of generate.backend gan, see below")
     save_seconds: Annotated[float, Field(ge=0)] = Field(
         60.0, description="between two saves of the state from which a killed fit goes on"
     )
     seed: Seed = Field(0, description="of the weights, the order, the noise and the checks")
 
-    def of_weights(self) -> dict[str, Any]:
-        """Return the settings that decide the weights, or what the checks along the way say."""
-        left_out = {"save_seconds", "lora"} | (set() if self.check_every else {"check_images"})
-        return self.model_dump(mode="json", exclude=left_out)
+    def of_weights(self, backend: str) -> dict[str, Any]:
+        """Return the settings that decide a backend's weights, or what the checks along the way say."""
+        unseen = set() if self.check_every else {"check_images"}
+        if backend == GAN:
+            return self.model_dump(mode="json", include={"gan", *ALSO_OF_GAN} - unseen)
+        return self.model_dump(mode="json", exclude={"save_seconds", "lora", "gan", *unseen})
 
-    def of_training(self) -> dict[str, Any]:
-        """Return what `class_conditional.fit` takes of them as it stands."""
-        return self.model_dump(exclude={"dtype", "check_images", "save_seconds", "lora"})
+    def of_training(self, backend: str) -> dict[str, Any]:
+        """Return what a backend's `fit` takes of them as it stands."""
+        if backend == GAN:
+            return self.gan.model_dump() | self.model_dump(include={*ALSO_OF_GAN} - {"check_images"})
+        return self.model_dump(exclude={"dtype", "check_images", "save_seconds", "lora", "gan"})
 
     @model_validator(mode="after")
     def _channels_fit_groups(self) -> "Fit":
@@ -167,7 +176,7 @@ class Generate(Section):
     """`generate`: faithful variants; the strengths are the arms'. docs/generators.md says which backend reads what."""
 
     backend: str = Field(
-        EMBEDDED, description=f"one of {', '.join(backend_names())}, or a file `generators/<name>.py` of the project"
+        EMBEDDED[0], description=f"one of {', '.join(backend_names())}, or a file `generators/<name>.py` of the project"
     )
     model: str | None = Field(
         None, description="folder, file, URL of a file or Hub id of the backend's pretrained model"

@@ -27,6 +27,7 @@ from gdacli.synthetic_images import Generated, Stored
 from gdacli.tables import read_columns
 from gdacli.training import Epoch, Keeper, State, predict, train_classifier
 from gdacli.training_step import Objective
+from gdacli.truncation import Truncated, find_centres
 
 CRITERIA: dict[str, Term | None] = {"validation": None, "cross_entropy": gda, "pcr": pcr}
 """`finder.criterion` -> what is raised on synthetic images instead of looking ahead."""
@@ -236,6 +237,12 @@ def _objective(
                 f"train.objective: {name}: the generator ({live.name}) is told no class, so its images have no labels; "
                 "allowed with it: pcr, mgr (criterion: validation or pcr), gda_ssl"
             )
+        if own["truncation"] is not None:
+            cut = dict(own["truncation"])
+            psi = cut.pop("psi")
+            of_centres = derive_seed("truncation", seed)
+            centres = find_centres(generator, num_classes=prepared.num_classes, seed=of_centres, device=device, **cut)
+            generator = Truncated(generator, centres, psi)
         generated = Generated(
             generator,
             num_classes=prepared.num_classes,
@@ -305,7 +312,7 @@ def _search(
         finder=finder,
         validation=ahead,
         criterion=looks_at,
-        **{name: search[name] for name in ("lr", "kl_weight", "kl_reduction", "gradient", "inner_lr")},
+        **{name: search[name] for name in ("lr", "kl_weight", "kl_reduction", "gradient", "epsilon", "inner_lr")},
     )
 
 

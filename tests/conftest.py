@@ -163,14 +163,15 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
 
-    The class-conditional one is fitted on the shapes; text_to_image has Stable Diffusion with random weights, and
-    `text_to_image-<family>` another one.
+    The class-conditional one and the gan are fitted on the shapes; text_to_image has Stable Diffusion with random
+    weights, and `text_to_image-<family>` another one.
     """
     import torch
     from tiny_exports import write_export
     from tiny_models import glide, instruct_pix2pix, stable_diffusion
     from tiny_pipelines import FAMILIES
 
+    from gdacli.gan_section import Gan
     from gdacli.generators import backend
 
     made: dict[str, Path] = {}
@@ -197,21 +198,24 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
             labels = torch.arange(48) % 3
             images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
             made[name] = tmp_path_factory.mktemp(name)
+            settings: dict[str, Any] = {"batch_size": 16, "lr": 2e-3, "ema_decay": 0.9, "flip": False}
+            if name == "gan":
+                settings = {**Gan().model_dump(), **settings, "updates": 40, "lr": 1e-3, "latent_dim": 8, "width": 8}
+            else:
+                settings |= {
+                    "updates": 150,
+                    "class_dropout": 0.1,
+                    "block_out_channels": [16, 16],
+                    "layers_per_block": 1,
+                }
             backend(name, None).fit(
                 images,
                 labels,
                 num_classes=3,
-                updates=150,
-                batch_size=16,
-                lr=2e-3,
-                ema_decay=0.9,
-                class_dropout=0.1,
-                block_out_channels=[16, 16],
-                layers_per_block=1,
-                flip=False,
                 seed=0,
                 folder=made[name],
                 on_update=lambda updates, loss: None,
+                **settings,
             )
         return made[name]
 

@@ -19,6 +19,7 @@ import sys
 import torch
 sys.path.insert(0, sys.argv[1])
 from test_distributed import CASES
+from test_objectives import make
 from test_training import SETTINGS, halves
 from gdacli.distributed import joined
 from gdacli.loading import InMemory
@@ -31,10 +32,15 @@ results = {}
 with joined(torch.device("cpu")) as world:
     for name, (architecture, args, options) in CASES.items():
         model, epochs = create_model(architecture, 2, args, 0), []
+        options = dict(options)
+        if "objective" in options:
+            options["objective"] = make(*options["objective"], world=world, lr=1e-3, gradient="exact")
         settings = {**SETTINGS, "updates": 6, **options}
         repeats = torch.ones(60, dtype=torch.int64)
         train_classifier(model, InMemory(images), labels, repeats, **settings, on_epoch=epochs.append, world=world)
-        results[name] = model.state_dict(), [(epoch.loss, epoch.error) for epoch in epochs]
+        figures = [(epoch.loss, epoch.error, epoch.synthetic_loss or 0.0) for epoch in epochs]
+        searched = options["objective"].state_dict()["supply"].get("searched", []) if "objective" in options else []
+        results[name] = {**model.state_dict(), **{f"searched {i}": each for i, each in enumerate(searched)}}, figures
     if world.rank == 0:
         torch.save(results, sys.argv[2])
 """
@@ -51,6 +57,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"width": 4},
         {"augmentations": {"flip": {}, "mixup": {}}, "balance": "sampling", "label_smoothing": 0.1, "batch_size": 17},
     ),
+    **{
+        name: ("convnet", {"width": 4}, {"objective": (name,)})
+        for name in ("gda_multi_head", "real_consistency", "mgr")
+    },
     "timm's batch norm with an activation": ("resnet10t", {}, {"batch_size": 30, "updates": 2}),
 }
 

@@ -1,7 +1,10 @@
 """The user's own generator, as a file of torch.export."""
 
-import hashlib
 import json
+import re
+import runpy
+import shlex
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,16 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import CLASSES, Project
-from tiny_exports import Tiny, write_export
+from test_docs import ROOT, commands
+from tiny_exports import Tiny, sha256_of, write_export
 from torch import nn
 from torch.export import Dim
 
 from gdacli.errors import GdaError
 from gdacli.generators import exported
+from gdacli.generators.exported.program import read_program
 from gdacli.images import decode_array
 from gdacli.pixels import from_model
+from gdacli.sections import Generate
 from gdacli.shards import read_shard
+from gdacli.truncation import Truncated
 
 
 def settings(path: Path, *hashes: str, mapping: Path | None = None, **options: Any) -> dict[str, Any]:
@@ -155,6 +163,8 @@ def test_a_mapping_and_a_synthesis_are_one_generator_of_two_latent_spaces(tmp_pa
     assert w.shape == (4, 8)
     assert torch.equal(generator.synthesis(w, labels), generator(z, labels))
     assert len(list(generator.parameters())) == 6
+    assert torch.equal(Truncated(generator, w[:1], 1.0)(z, labels), generator(z, labels))
+    assert torch.equal(Truncated(generator, w[:1], 0.0)(z, labels), generator.synthesis(w[:1].expand(4, -1), labels))
     assert load(path, *hashes, mapping=mapping).sample(labels, [1, 2, 3, 4]).shape == (4, 3, 16, 16)
     refused("m.pt2 of generate.mapping has sha256", lambda: live(path, hashes[0], mapping=mapping))
     wide = write_export(tmp_path / "wide.pt2", Mapping(), width=5)
@@ -204,12 +214,27 @@ def test_a_program_that_does_not_fit_is_one_line(tmp_path, kind):
     refused(match, lambda: live(tmp_path / "g.pt2", sha256))
 
 
+class WithConstants(Tiny):
+    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(z + torch.arange(8.0) + torch.zeros(8, device="cpu"), labels)
+
+
+def test_a_program_moves_to_a_device_with_its_constants(tmp_path):
+    """Here to the one device beside the CPU that every machine has; it computes shapes alone."""
+    path, elsewhere = tmp_path / "g.pt2", torch.device("meta")
+    moved = read_program(path, "generate.model", [write_export(path, WithConstants())]).to(elsewhere)
+    made = moved(torch.zeros(5, 8, device=elsewhere), torch.zeros(5, dtype=torch.int64, device=elsewhere))
+    assert (made.device, made.shape) == (elsewhere, (5, 3, 16, 16))
+    assert {weight.device for weight in moved.module.parameters()} == {elsewhere}
+    assert not any(weight.requires_grad for weight in moved.module.parameters())
+
+
 def test_a_damaged_file_is_one_line_and_nothing_else(tmp_path, capfd):
     write_export(tmp_path / "g.pt2")
     content = (tmp_path / "g.pt2").read_bytes()
     for damaged in (b"", b"no archive", content[: len(content) // 2]):
         (tmp_path / "g.pt2").write_bytes(damaged)
-        trusted = hashlib.sha256(damaged).hexdigest()
+        trusted = sha256_of(tmp_path / "g.pt2")
         refused(
             "generate.model: .*g.pt2 is no program that torch .* can load .*: export it again, as docs/exported.md",
             partial(load, tmp_path / "g.pt2", trusted),
@@ -222,27 +247,58 @@ def test_compile_is_refused(tmp_path):
     refused("generate.compile: found true; backend exported", lambda: load(tmp_path / "g.pt2", compile=True))
 
 
-def test_an_exported_generator_fills_a_pool(project: Project, shapes, tmp_path):
-    sha256 = write_export(tmp_path / "g.pt2")
-    generate = {"backend": "exported", "model": str(tmp_path / "g.pt2"), "trusted_sha256": [sha256]}
+PAGE = (Path(__file__).parents[1] / "docs/exported.md").read_text()
+
+
+@pytest.fixture
+def page(project: Project, monkeypatch) -> dict[str, Any]:
+    """Run the code of the page in the project's folder."""
+    monkeypatch.chdir(project.folder)
+    script = project.folder / "export.py"
+    script.write_text("".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)))
+    return runpy.run_path(str(script))
+
+
+def test_the_page_fills_a_pool(project: Project, shapes, page):
+    generate = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0])["generate"]
     compared = {"arms": ["original", "flood"]}
-    project.write(data={"source": str(shapes)}, generate=generate, compare=compared)
-    project.ok("prepare", "probe", "select", "fit", "generate")
+
+    def write(**changed: Any) -> None:
+        project.write(data={"source": str(shapes)}, generate={**generate, **changed}, compare=compared)
+
+    write()
+    project.ok("prepare", "probe", "select")
+    for command in commands(ROOT / "docs/exported.md"):
+        if command.startswith("sha256sum"):
+            sha256 = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout.split()[0]
+            assert sha256 == sha256_of(project.folder / "generator.pt2")
+        else:
+            write(trusted_sha256=[sha256])
+            project.ok(command.removeprefix("gdacli "))
     shards = sorted((project.folder / "data/synthetic").glob("*.tar"))
     samples = [sample for shard in shards for sample in read_shard(shard)]
     assert len(samples) == 5
+    program = page["Program"](page["generator"])
     for sample in samples:
-        z = torch.randn(1, 8, generator=torch.Generator().manual_seed(sample.meta["seed"]))
-        expected = from_model(Tiny()(z, torch.tensor([sample.label])), 16)[0]
+        z = torch.randn(1, 16, generator=torch.Generator().manual_seed(sample.meta["seed"]))
+        expected = from_model(program(z, torch.tensor([sample.label])), 16)[0]
         assert np.abs(decode_array(sample.image).astype(int) - expected.numpy()).max() <= 1
         assert (sample.meta["backend"], sample.meta["dtype"]) == ("exported", "float32")
     manifest = json.loads((project.folder / "data/synthetic/manifest.json").read_text())
     assert manifest["model"]["files"]["model"]["sha256"] == sha256
-    assert json.loads(project("generate", "--json").stdout)["run"]["made"] == 0
-    project.write(
-        data={"source": str(shapes)}, generate={**generate, "trusted_sha256": [], "seed": 1}, compare=compared
-    )
+    write(trusted_sha256=["0" * 64, sha256])
+    assert json.loads(project("generate", "--json").stdout)["run"] == {"made": 0, "reused": 5}
+    write(seed=1)
     assert f"has sha256 {sha256}, which is not listed" in project("generate").error
-    missing = {**generate, "model": str(tmp_path / "no.pt2")}
-    project.write(data={"source": str(shapes)}, generate=missing, compare=compared)
+    write(model=str(project.folder / "no.pt2"))
     assert "no.pt2 does not exist here" in project("fit").error
+
+
+def test_the_pages_two_programs_are_the_one(project: Project, page):
+    names = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])["generate"]
+    Generate.model_validate(names)
+    paths = [project.folder / names[key] for key in ("model", "mapping")]
+    two = live(paths[0], *map(sha256_of, paths), mapping=paths[1])
+    one = live(project.folder / "generator.pt2", sha256_of(project.folder / "generator.pt2"))
+    z, labels = torch.randn(6, 16), torch.arange(6) % 3
+    assert torch.allclose(two(z, labels), one(z, labels), atol=1e-6)

@@ -22,7 +22,8 @@ from gdacli.training import Epoch, predict, train_classifier
 
 STRONG = {"num_ops": 2, "magnitude": 9}
 SEARCH: dict[str, Any] = {
-    "lr": 1e-2, "kl_weight": 0.01, "kl_reduction": "mean", "gradient": "finite_differences", "inner_lr": None,
+    "lr": 1e-2, "kl_weight": 0.01, "kl_reduction": "mean", "gradient": "finite_differences", "epsilon": 0.01,
+    "inner_lr": None,
 }  # fmt: skip
 
 
@@ -45,21 +46,22 @@ class Halves(nn.Module):
         return colours * 0.5 + self.contrast * torch.sigmoid(z[:, 3])[:, None, None, None] * half[labels]
 
 
-def generated(seed: int = 0, strong: Any = STRONG, **options: Any) -> Generated:
+def generated(strong: Any = STRONG, **options: Any) -> Generated:
     settings: dict[str, Any] = {
         "num_classes": 2, "batch_size": 12, "image_size": 8, "strong": strong, "latent_noise": 0.0,
-        "dtype": "float32", "device": torch.device("cpu"), "seed": seed, "world": World(),
+        "dtype": "float32", "device": torch.device("cpu"), "seed": 0, "world": World(),
     }  # fmt: skip
     return Generated(Halves(), **{**settings, **options})
 
 
-def stored(strong: Any = STRONG, batch_size: int = 12) -> Stored:
+def stored(strong: Any = STRONG, batch_size: int = 12, world: World | None = None) -> Stored:
     images, labels = halves()
-    given: dict[str, Any] = {"augmentations": {"crop": {"padding": 1}, "mixup": {}}, "seed": 0, "world": World()}
+    augmentations: dict[str, Any] = {"crop": {"padding": 1}, "mixup": {}}
+    given: dict[str, Any] = {"augmentations": augmentations, "seed": 0, "world": world or World()}
     return Stored(InMemory(images), labels, batch_size=batch_size, strong=strong, **given)
 
 
-def make(name: str, **search: Any) -> SyntheticObjective:
+def make(name: str, world: World | None = None, **search: Any) -> SyntheticObjective:
     """Put an objective together as `trainings` does, with images of the tiny generator."""
     term, head = TERMS[name], None
     if name == "gda_multi_head":
@@ -68,11 +70,11 @@ def make(name: str, **search: Any) -> SyntheticObjective:
         term = partial(term, head=head)
     if name == "gda_ssl":
         term = partial(term, temperature=0.4, confidence=0.5)
-    supply: Any = stored() if name == "real_consistency" else generated()
+    supply: Any = stored(world=world) if name == "real_consistency" else generated(world=world or World())
     if name in ("mgr", "gda_mps"):
         images, labels = halves()
         of_validation = Stored(
-            InMemory(images), labels, batch_size=10, augmentations={}, strong=None, seed=1, world=World()
+            InMemory(images), labels, batch_size=10, augmentations={}, strong=None, seed=1, world=world or World()
         )
         given: dict[str, Any] = {
             "finder": Finder(4, "residual_mlp", None, 0), "validation": of_validation, "criterion": None, **SEARCH,

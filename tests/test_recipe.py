@@ -26,6 +26,8 @@ VALUES: dict[str, list[Any]] = {
     "dtype": ["auto", "bfloat16"],
     "image_format": ["png", "webp"],
 }
+OF_DENOISING = {"noise_schedule", "solver", "num_inference_steps", "guidance_scale"}
+"""What decides nothing where images are made from noise alone."""
 BY_THE_WEIGHTS = {"model", "mapping", "revision", "variant", "lora", "fractals", "cpu_offload", "trusted_sha256"}
 """Whose files are hashed, or that change no image."""
 
@@ -60,7 +62,8 @@ def test_every_setting_that_changes_an_image_changes_its_identity(backend):
         if name in BACKEND_OPTIONS and name not in options:
             continue
         found = {identity(Generate(**base, **{name: value})) for value in values}
-        assert len(found) == len(values), name
+        without_a_say = name in OF_DENOISING and backend_facts(backend).noise_only
+        assert len(found) == (1 if without_a_say else len(values)), name
     assert identity(Generate(**base), "other weights") != identity(Generate(**base))
 
 

@@ -10,6 +10,7 @@ At its top stand plain constants, which are read without running it (that would 
 - MODEL: what `generate.model` must be, `pipeline` (a folder in diffusers' layout) or `file`; left out, either.
 - NEEDS_SOURCE: True if it edits images and has no `sample`; left out, it has one.
 - NOISE_ONLY: True if it makes images from noise alone and has neither `encode` nor `generate`; left out, it has both.
+  Nothing is denoised: neither solver, num_inference_steps, guidance_scale nor noise_schedule may have a say.
 - LATENT: True if it also has `latent_generator`, for the objectives that generate while they train.
 
 and the function
@@ -76,8 +77,11 @@ BACKEND_OPTIONS = (
 )
 """The keys of `generate` that some backends read and others do not."""
 
-EMBEDDED = "class_conditional"
-"""The backend that `gdacli fit` trains on the train split."""
+EMBEDDED = ("class_conditional", "gan")
+"""The backends that `gdacli fit` trains on the train split; the first is the default of `generate.backend`."""
+
+UNKNOWN = -1.0
+"""What `describe` says of start_timestep and alpha_bar where nobody knows them, or there are none."""
 
 _CONSTANTS = ("VERSION", "OPTIONS", "PROMPT", "NEEDS_SOURCE", "MODEL", "NOISE_ONLY", "LATENT")
 

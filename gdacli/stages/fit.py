@@ -1,4 +1,4 @@
-"""`gdacli fit`: train the embedded generator on the train split alone, or pin a pretrained one."""
+"""`gdacli fit`: train an embedded generator on the train split alone, or pin a pretrained one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, new_file, require, sha256_file, write_json
 from gdacli.console import progress, say
-from gdacli.generators import EMBEDDED, backend_facts
+from gdacli.gan_section import ALSO_OF_GAN, GAN
+from gdacli.generators import EMBEDDED, backend, backend_facts
 from gdacli.params import Params
 from gdacli.paths import FIT_NEAREST, FIT_SAMPLES, GENERATOR, PLOTS, PROBE, SOURCE
 from gdacli.prepared import Prepared, read_prepared
@@ -42,13 +43,13 @@ def run(params: Params) -> dict[str, Any]:
     """Write `data/generator/<backend>`; returns how good its samples are, or what was pinned."""
     prepared = read_prepared(SOURCE)
     prepared.square_size()
-    if params.generate.backend != EMBEDDED:
+    if params.generate.backend not in EMBEDDED:
         return _pin(params, prepared)
     return _fit(params, prepared)
 
 
 def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
-    """Train the class-conditional model, or take a finished one from the work directory, and measure it.
+    """Train the backend's model, or take a finished one from the work directory, and measure it.
 
     A training that was killed goes on from its saved state; torch is loaded only where something is missing.
     """
@@ -95,12 +96,12 @@ def _fit(params: Params, prepared: Prepared) -> dict[str, Any]:
 
 def _identity(params: Params, probe: list[str]) -> str:
     """Return the hash of all that determines a fit's weights and its curve, but for the kind of machine."""
-    fit = params.fit
+    fit, backend_name = params.fit, params.generate.backend
     return digest(
-        "fit",
+        "fit" if backend_name == EMBEDDED[0] else f"fit {backend_name}",
         _FIT_VERSION,
         sha256_file(require(SOURCE / "dataset.json", "gdacli prepare")),
-        fit.of_weights(),
+        fit.of_weights(backend_name),
         probe if fit.check_every is not None else None,  # checks see through its eyes
         params.compute.device,
         params.compute.threads,
@@ -130,7 +131,7 @@ def _gauge(params: Params, prepared: Prepared, device: torch.device) -> Gauge:
         train_labels=train[0],
         train_images=train[1],
         class_names=prepared.class_names if fit.conditional else [],
-        mirrored=fit.flip,
+        mirrored=_training(params)["flip"],
         seed=fit.seed,
     )
 
@@ -141,39 +142,40 @@ def _train(
     """Train and write the weights; returns how it went."""
     import torch
 
-    from gdacli.generators import class_conditional
-
-    fit, state, note = params.fit, store.load(), ""
+    model, fit, state, note = backend(params.generate.backend, None), params.fit, store.load(), ""
+    options = _training(params)
+    if params.generate.backend == GAN:
+        also = ", ".join(sorted(ALSO_OF_GAN))
+        say(f"fit: a gan takes fit.gan and, of the rest of fit, save_seconds, {also}; nothing else has a say")
+    else:
+        options["dtype"] = _dtype(params, device)
     if fit.patience is not None and gauge.held_out.split == "train":
         say(
             "note: fit.patience: there is no validation split, so the checks are against train images, which a model "
             "that repeats them passes: set data.validation_fraction (0.1)"
         )
-    with new_directory(GENERATOR / params.generate.backend) as folder, _progress(fit.updates, state) as advance:
+    with new_directory(GENERATOR / params.generate.backend) as folder, _progress(options["updates"], state) as advance:
 
         def check(network: Any, update: int) -> float:
             nonlocal note
             torch.nn.Module.to(network, _dtype(params, device))  # that of diffusers warns
-            generator = class_conditional.of_network(
-                network, class_names=prepared.class_names, **_sampling(device), compile=False
-            )
+            generator = model.of_network(network, class_names=prepared.class_names, **_sampling(device), compile=False)
             distance = gauge.check(generator, FIT_SAMPLES)
             note = f", Fréchet distance {distance:.4g} after update {update}"
             return distance
 
-        fitted = class_conditional.fit(
+        fitted = model.fit(
             torch.from_numpy(gauge.train_images).to(device),
             torch.from_numpy(gauge.train_labels).to(device),
             num_classes=prepared.num_classes,
             folder=folder,
             on_update=lambda update, loss: advance(update, loss, note),
             check=check,
-            dtype=_dtype(params, device),
             state=state,
             keeper=store,
-            **fit.of_training(),
+            **options,
         )
-        if fitted.updates < fit.updates:
+        if fitted.updates < options["updates"]:
             say(
                 f"fit: stopped after update {fitted.updates}: {fit.patience} checks without a better Fréchet distance; "
                 f"kept the weights of update {fitted.kept_update}"
@@ -207,9 +209,7 @@ def _measure(
     params: Params, prepared: Prepared, gauge: Gauge, device: torch.device, sheets: Sequence[Path]
 ) -> dict[str, Any]:
     """Measure what was published, through the door that `generate` takes."""
-    from gdacli.generators import class_conditional
-
-    generator = class_conditional.load(
+    generator = backend(params.generate.backend, None).load(
         GENERATOR / params.generate.backend,
         class_names=prepared.class_names,
         image_size=prepared.square_size(),
@@ -228,9 +228,16 @@ def _sampling(device: torch.device) -> dict[str, Any]:
     return {**_SAMPLING, "memory_format": layout}
 
 
+def _training(params: Params) -> dict[str, Any]:
+    return params.fit.of_training(params.generate.backend)
+
+
 def _dtype(params: Params, device: torch.device) -> torch.dtype:
+    """Return that of the forward pass; a gan has float32."""
     import torch
 
+    if params.generate.backend == GAN:
+        return torch.float32
     name = params.fit.dtype
     fast = name == "bfloat16" or (name == "auto" and device.type == "cuda")
     return torch.bfloat16 if fast else torch.float32

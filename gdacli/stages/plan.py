@@ -114,7 +114,7 @@ def _estimate(
         steps = recipe.num_steps(strength)
         batches.append({"strength": strength / 1000, "steps": steps, "seconds": round(seconds, 4)})
     first, last = batches[0], batches[-1]
-    each = first["seconds"] / first["steps"]
+    each = first["seconds"] / first["steps"] if first["steps"] else 0.0
     if last["steps"] > first["steps"]:
         slope = (last["seconds"] - first["seconds"]) / (last["steps"] - first["steps"])
         each = min(each, max(0.0, slope))

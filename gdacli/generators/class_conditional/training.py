@@ -3,9 +3,8 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,42 +13,14 @@ from diffusers.training_utils import EMAModel
 
 from gdacli.denoiser import compiled
 from gdacli.errors import GdaError
+from gdacli.fitted import Fitted, Keeper, State, stalled
 from gdacli.generators.class_conditional.network import make_network
 from gdacli.pixels import to_model
 from gdacli.rng import derive_seed
 from gdacli.schedules import NUM_TRAIN_TIMESTEPS, cosine_alpha_bars
 
-State = dict[str, Any]
-"""Tensors, numbers, and lists and dicts of them."""
-
 _WARM_UP = 100  # updates
 _LOOK_EVERY = 50  # updates between two values of the loss: each waits for the device
-
-
-class Keeper(Protocol):
-    """Saves the state of a training, from which one that was killed goes on."""
-
-    def due(self) -> bool:
-        """Say if it is time to save."""
-        ...
-
-    def save(self, state: State) -> None:
-        """Save."""
-        ...
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """How a training went."""
-
-    updates: int
-    """Optimizer steps that were made: fewer than were allowed if it stopped early."""
-    kept_update: int
-    """After which the weights are those that were saved."""
-    losses: list[list[float]]
-    """[update, loss]."""
-    checks: list[list[float]]
-    """[update, distance]."""
 
 
 def fit(
@@ -153,7 +124,7 @@ def fit(
                 }
             )
 
-    while update < updates and not _stalled(checks, patience):
+    while update < updates and not stalled(checks, patience):
         if keeper is not None and keeper.due():
             save_state()
         optimizer.param_groups[0]["lr"] = lr * _rate(update, updates, falls=patience is None)
@@ -206,18 +177,6 @@ def _rate(update: int, updates: int, *, falls: bool) -> float:
     """Return the share of the learning rate for an update, counted from 0."""
     warm = min(1.0, (update + 1) / _WARM_UP)
     return min(warm, (updates - update) / (0.2 * updates)) if falls else warm
-
-
-def _stalled(checks: Sequence[Sequence[float]], patience: int | None) -> bool:
-    """Say if the last `patience` checks brought no distance below all before them.
-
-    >>> _stalled([[10, 3.0], [20, 1.0], [30, 2.0], [40, 1.0]], patience=2)
-    True
-    """
-    if patience is None or len(checks) <= patience:
-        return False
-    distances = [distance for _, distance in checks]
-    return min(distances[-patience:]) >= min(distances[:-patience])
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import nn
 
 from gdacli.denoiser import Condition
 from gdacli.errors import GdaError
+from gdacli.fitted import Keeper
 from gdacli.generators.text_to_image.family import Family
 from gdacli.pixels import resize, to_model
 from gdacli.prompts import Prompts
@@ -26,16 +27,6 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 _ADAPTER = "default"
 _WARM_UP = 50  # updates
 _LOOK_EVERY = 10  # updates between two values of the loss
-
-
-class Keeper(Protocol):
-    """Saves the state of a training, from which one that was killed goes on."""
-
-    def due(self) -> bool:
-        """Say if it is time to save."""
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Save."""
 
 
 def train_layers(

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from gdacli.errors import GdaError
+from gdacli.generators import UNKNOWN
 from gdacli.pixels import from_model, resize, to_model
 from gdacli.prompts import Prompts
 from gdacli.schedules import num_denoising_steps
 
 NATIVE = "native"
 """The solver: the model's own."""
-
-UNKNOWN = -1.0
-"""Where the start of the noise would stand: the pipeline decides on it while it runs."""
 
 _ALONE_FROM = 512
 
@@ -95,7 +93,7 @@ class PassedThrough:
         return self.generate(torch.zeros(len(labels), 3, size, size), labels, 1.0, seeds)
 
     def describe(self, label: int, strength: float, seed: int) -> dict[str, Any]:
-        """See `Generator.describe`; start and alpha_bar are UNKNOWN, the solver is the scheduler's name."""
+        """See `Generator.describe`; the pipeline decides on start and alpha_bar, the solver is the scheduler's name."""
         return {
             "prompt": self._prompts(label, seed),
             "negative_prompt": self._settings["negative_prompt"] or "",
