@@ -284,7 +284,10 @@ def init(
     source: Annotated[str, typer.Option(help="digits, a folder of images, tables or shards, or a Hub id.")] = "digits",
     preset: Annotated[
         str,
-        typer.Option(help="Recipe: cpu, or the paper's: cifar10, cifar100, tiny_imagenet, flowers102, aircraft, cars."),
+        typer.Option(
+            help="Recipe: cpu, or the papers': cifar10, cifar100, tiny_imagenet, flowers102, aircraft, cars, birds, "
+            "dtd, pets; mgr has the objectives of meta generative regularization as arms."
+        ),
     ] = "cpu",
     architecture: Annotated[
         str | None,
