@@ -2,7 +2,7 @@
 
 A step is one of `train_classifier` on 64 real images of 32 x 32; the others add 64 of a small convolutional generator
 (for real_consistency stored ones), of two views where they compare, and mgr 64 validation images. Costs are ratios of
-the fastest rounds: on a shared machine a longer step meets more of what disturbs it.
+the fastest rounds, of the time of the processor where one thread runs: what disturbs a shared machine counts least so.
 
 finite_differences_to_exact: seconds of a step of mgr with the one over those with the other; the paper's trainings took
 5.79 and 6.55 hours, 0.88 (meta-generative-regularization paper, Table 4)
@@ -108,11 +108,12 @@ def seconds_of_a_step(name: str, architecture: str, width: int, images: torch.Te
     objective = make_objective(name, images, model.num_features())
     marks: list[float] = []
     gpu = images.device.type == "cuda"
+    clock = time.perf_counter if gpu or torch.get_num_threads() > 1 else time.process_time
 
     def mark(update: int, count: int) -> None:
         if gpu:
             torch.cuda.synchronize()
-        marks.append(time.perf_counter())
+        marks.append(clock())
 
     if gpu:
         torch.cuda.reset_peak_memory_stats()
