@@ -25,6 +25,7 @@ CONTROLS = ("upsample", "random")
 
 Interval = tuple[float, float]
 _LEVEL = 0.05
+_OF_OBJECTIVE = ("objective", "synthetic", "finder")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,11 @@ def arm_result(
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings, of `Effort`, that two arms do not share."""
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def beside_objective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of an arm's settings how it uses synthetic images: that is what arms are compared in."""
+    return {name: value for name, value in settings.items() if name not in _OF_OBJECTIVE}
 
 
 def error_interval(wrong: np.ndarray) -> Interval | None:

@@ -73,7 +73,7 @@ def judge_pool(
         cache: folder for features and statistics.
         reading: `loading` and `workers` of `loading.open_images`.
     """
-    made = _pool_references()
+    made = pool_references()
     name, model = models
     looking: Any = {"device": device, "cache": cache, **reading}
     real = image_features(prepared.references("train"), model, title="features, train", **looking)
@@ -145,7 +145,7 @@ def look_for_copies(
 
     train = compared(prepared.references("train"), MOST_TRAIN, "train")
     of_split = compared(prepared.references(split), MOST_LOOKED_UP, split)
-    made = compared(_pool_references(), MOST_LOOKED_UP, "pool") if pool["key"] else None
+    made = compared(pool_references(), MOST_LOOKED_UP, "pool") if pool["key"] else None
     rows = pool_sources(pool["key"], train.keys)[0] if made else None
     near = len(train.keys) <= MOST_WITHIN_TRAIN
     sources = None if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
@@ -158,5 +158,6 @@ def look_for_copies(
     return Cleanliness.from_arrays(arrays, train.keys, of_split.keys, made.keys if made else None)
 
 
-def _pool_references() -> References:
+def pool_references() -> References:
+    """Return what names the images of the pool."""
     return read_references(SYNTHETIC / "index.parquet", origin="the pool", command="gdacli generate", folder=SYNTHETIC)

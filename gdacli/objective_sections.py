@@ -99,6 +99,13 @@ class WithObjective(Section):
             )
         if self.objective == "real_consistency" and given.strong_augment is None:
             raise ValueError("objective: real_consistency needs synthetic.strong_augment: real images have no latents")
+        if given.latent_noise and self.objective not in ("cross_entropy", "gda_ssl", "pcr", "mgr"):
+            raise ValueError(
+                f"synthetic.latent_noise: found {given.latent_noise}, but objective: {self.objective} compares no two "
+                "images of a generator: set it to 0, or take gda_ssl, pcr or mgr"
+            )
+        if given.truncation is not None and self.objective == "real_consistency":
+            raise ValueError("synthetic.truncation: real_consistency takes no images of a generator: set it to null")
         return self
 
     def of_objective(self) -> dict[str, Any]:

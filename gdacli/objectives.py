@@ -5,7 +5,7 @@ classifier says of images, views of a batch) -> losses [b], and its line in TERM
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -76,6 +76,18 @@ class Supply(Protocol):
         """Return this process's share of an update's batch, without a gradient."""
         ...
 
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield images as they would be made now, in batches uint8 [b, 3, H, W] by how they were drawn.
+
+        They are drawn apart from the training, which is left undisturbed: `stored`; `uniform`, of z from N(0, I); of a
+        search also `found`, of where it moves the same z.
+
+        Args:
+            count: images in all.
+            number: of the draw; the same one gives the same z.
+        """
+        ...
+
     def check(self) -> None:
         """Raise a GdaError if something that it learns is no longer a number."""
         ...
@@ -139,6 +151,10 @@ class SyntheticObjective:
         if first:
             self.losses = losses.detach()
         return list(parts)
+
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """See `Supply`."""
+        return self._supply.samples(count, number)
 
     def check(self) -> None:
         """Raise a GdaError if what looks for images is no longer a number."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from gdacli.course import Course
     from gdacli.feature_map import FeatureMap
     from gdacli.report import Report
 
@@ -27,6 +28,7 @@ COLOURS = (
 )
 
 
+_SYNTHETIC = {"stored": "synthetic", "uniform": "generated, uniform samples", "found": "generated, found samples"}
 _MOST_CLASSES = 40
 _ENOUGH = 20  # predictions, for the accuracy of a bin to say something
 
@@ -135,6 +137,66 @@ def gradient_variance_plot(curves: Mapping[str, Mapping[str, Sequence[float]]]) 
     axes.set_ylabel("variance of the mini-batch gradient")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, ncols=3)
+    return _svg(figure)
+
+
+def validation_plot(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Draw the validation loss of each arm over updates.
+
+    Args:
+        curves: arm -> `updates` and `validation_loss`, of equal lengths.
+    """
+    figure, axes = _figure(3.2)
+    for row, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS[row % len(COLOURS)]
+        axes.plot(curve["updates"], curve["validation_loss"], color=colour, lw=1.6, label=name)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("validation loss, nats")
+    _from_zero(axes, [loss for curve in curves.values() for loss in curve["validation_loss"]])
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=3)
+    return _svg(figure)
+
+
+def distance_plot(courses: Mapping[str, Course]) -> str:
+    """Draw the Fréchet distance of found images (a line per arm) and of those of uniform samples (dashed) over epochs.
+
+    Args:
+        courses: by arm, with distances.
+    """
+    figure, axes = _figure(3.2)
+    for row, (name, course) in enumerate(courses.items()):
+        epochs, colour = [each.epoch for each in course.distances], COLOURS[(row + 1) % len(COLOURS)]
+        for values, line, how in (
+            ([each.found for each in course.distances], "o-", "found"),
+            ([each.uniform for each in course.distances], "o--", "uniform"),
+        ):
+            axes.plot(epochs, values, line, ms=3, lw=1.4, color=colour, label=f"{name}: {how}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("Fréchet distance")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=2)
+    return _svg(figure)
+
+
+def course_plot(course: Course) -> str:
+    """Draw the feature maps of a training side by side: real images in grey, synthetic ones in a colour."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    for axes, (epoch, points) in zip(figure.subplots(1, len(course.maps), squeeze=False)[0], course.maps, strict=True):
+        synthetic = _SYNTHETIC[course.origin]
+        for name, places, colour in (
+            ("real", points.real_points, "#9aa3b2"),
+            (synthetic, points.synthetic_points, COLOURS[3]),
+        ):
+            axes.plot(*places.T, "o", ms=2.2, mew=0, color=colour, alpha=0.5, label=name, rasterized=True)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"after epoch {epoch}", fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center", markerscale=2)
     return _svg(figure)
 
 

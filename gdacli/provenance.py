@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from gdacli import __version__
@@ -51,3 +52,13 @@ def read_provenance(arms: Iterable[str], seeds: Iterable[int], manifest: Mapping
         trainings={name: sha256_file(folder / "model.safetensors") for name, folder in folders.items()},
         devices=sorted({read_json(folder / "provenance.json")["device"] for folder in folders.values()}),
     )
+
+
+def without_folders(value: Any) -> Any:
+    """Leave of local paths the last part: a report is shared, and where a file lies says who works where."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~"))
+    return f".../{Path(value).name}" if is_path else value

@@ -64,6 +64,7 @@ class PseudoSampling:
         self._exact, self._epsilon, self._inner_lr = gradient == "exact", epsilon, inner_lr
         searched = generated.generator if finder is None else finder
         self._parameters = [parameter.requires_grad_() for parameter in searched.parameters()]
+        self._first = [each.detach().clone() for each in self._parameters] if finder is None else None
         self._adam = torch.optim.Adam(self._parameters, lr)
 
     def views(self, step: Step) -> Views:
@@ -76,6 +77,28 @@ class PseudoSampling:
     def found(self, z: torch.Tensor) -> torch.Tensor:
         """Move latent vectors, float32 [B, Z], to where the search has come."""
         return z if self.finder is None else self.finder(z)
+
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """See `objectives.Supply`; where the generator is changed, `uniform` are images of it as it was."""
+        for z, labels in self.generated.latents(count, number):
+            with self._as_it_began():
+                uniform = self.generated.pixels(z, labels)
+            with torch.no_grad():
+                found = self.found(z)
+            yield {"uniform": uniform, "found": self.generated.pixels(found, labels)}
+
+    @contextlib.contextmanager
+    def _as_it_began(self) -> Iterator[None]:
+        """Within, a generator that is changed has its first weights."""
+        if self._first is None:
+            yield
+            return
+        now = [each.detach().clone() for each in self._parameters]
+        _set(self._parameters, self._first)
+        try:
+            yield
+        finally:
+            _set(self._parameters, now)
 
     def check(self) -> None:
         """Raise a GdaError if a weight of what is searched is no longer a number."""
@@ -92,9 +115,7 @@ class PseudoSampling:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `objectives.Supply`."""
-        with torch.no_grad():
-            for parameter, value in zip(self._parameters, state["searched"], strict=True):
-                parameter.copy_(value)
+        _set(self._parameters, state["searched"])
         self._adam.load_state_dict(state["adam"])
 
     def _improve(self, step: Step, drawn: Draw) -> None:
@@ -165,6 +186,12 @@ class PseudoSampling:
         parts = [part.contiguous() for part in gradient]
         step.world.sum_(parts)
         return parts
+
+
+def _set(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 @contextlib.contextmanager

@@ -60,10 +60,7 @@ def gradient_rows(
             figures = {"rows": [asdict(row) for row in rows], "same_weights": same}
             store.keep_figures(kept_as, figures)
     if not figures["same_weights"]:
-        say(
-            f"note: {name}: replayed for its gradient variance it ended with other weights than {checkpoint} holds, as "
-            "on another device or in several processes: the figures are of a training like it"
-        )
+        say_others(name, "gradient variance", checkpoint)
     return [GradientRow(**row) for row in figures["rows"]]
 
 
@@ -92,10 +89,19 @@ def _replay(name: str, training: Training, num_batches: int, checkpoint: Path) -
 
         measure(0, 0)
         fit(training, on_epoch=on_epoch, on_update=lambda update, count: advance())
-    return rows, _same_weights(training, checkpoint)
+    return rows, ends_as(training, checkpoint)
 
 
-def _same_weights(training: Training, checkpoint: Path) -> bool:
+def say_others(name: str, what: str, checkpoint: Path) -> None:
+    """Say that a replay for `what` ended with other weights than the training."""
+    say(
+        f"note: {name}: replayed for its {what} it ended with other weights than {checkpoint} holds, as on another "
+        "device or in several processes: the figures are of a training like it"
+    )
+
+
+def ends_as(training: Training, checkpoint: Path) -> bool:
+    """Say if a training has ended with the weights of a checkpoint, the folder of a `model.safetensors`."""
     found = read_tensors(checkpoint / "model.safetensors", "checkpoint")
     weights = training.model.net.state_dict()
     return found.keys() == weights.keys() and all(torch.equal(found[key], weights[key].cpu()) for key in weights)

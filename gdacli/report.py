@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.arm_results import ArmResult, Comparison, differing
+from gdacli.arm_results import ArmResult, Comparison, beside_objective, differing
 from gdacli.cleanliness import Cleanliness
 from gdacli.copy_sentences import about_copies
 from gdacli.corruptions import CORRUPTIONS
+from gdacli.course import Course
 from gdacli.evidence import PoolEvidence
 from gdacli.galleries import Gallery, Picture, Suspect
+from gdacli.histories import collapsed
 from gdacli.metrics import Estimate, estimate
+from gdacli.objectives import NEEDS_CLASSES
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
@@ -57,6 +60,8 @@ class Report:
     robustness: list[Robustness]
     """One per model; empty if it was not measured."""
     gradient_variance: dict[str, list[GradientRow]]
+    """Of each arm's first training; empty if it was not measured."""
+    courses: dict[str, Course]
     """Of each arm's first training; empty if it was not measured."""
     suspects: list[Suspect]
     """The most certain ones; `selection` says how many there are."""
@@ -112,6 +117,39 @@ class Report:
         """Return an arm by name."""
         return next(arm for arm in self.arms if arm.name == name)
 
+    def objective(self, arm: ArmResult) -> str:
+        """Return `train.objective` of an arm."""
+        return str(arm.effort.settings.get("objective", self.train.get("objective", "cross_entropy")))
+
+    def about_objectives(self) -> str | None:
+        """Say what the arms minimise; None if it is the same."""
+        names: dict[str, list[str]] = {}
+        for arm in self.arms:
+            names.setdefault(self.objective(arm), []).append(arm.name)
+        if len(names) == 1:
+            return None
+        listed = "; ".join(f"{objective}: {', '.join(arms)}" for objective, arms in names.items())
+        return (
+            f"The arms minimise different objectives, and are compared in that too ({listed}). Those with synthetic "
+            "images of their own see them beside the real ones, which alone are counted as seen."
+        )
+
+    def about_collapse(self) -> str | None:
+        """Warn of arms whose features are the same for all images; None if there are none."""
+        arms = [
+            name
+            for name, curve in self.curves.items()
+            if "synthetic_loss" in curve
+            and self.objective(self.arm(name)) not in NEEDS_CLASSES
+            and collapsed(curve["error"], curve["synthetic_loss"], len(self.class_names))
+        ]
+        if not arms:
+            return None
+        return (
+            f"WARNING: the features of {', '.join(arms)} collapsed: they are the same for all images, so that views "
+            "agree and nothing is learned. That says nothing of the objective: lower train.synthetic.weight."
+        )
+
     def headline(self) -> str:
         """Answer in plain words whether the main arm helped against the first reference."""
         found = [(name, by_arm[self.main_arm]) for name, by_arm in self.comparisons.items() if self.main_arm in by_arm]
@@ -122,7 +160,10 @@ class Report:
         errors = f"{points(ours.error.mean)} % {self.split} error against {points(theirs.error.mean)} % of {reference}"
         if ours.effort.updates != theirs.effort.updates:
             errors += f", with {ours.effort.updates} updates against {theirs.effort.updates}"
-        if others := differing(ours.effort.settings, theirs.effort.settings):
+        others = differing(beside_objective(ours.effort.settings), beside_objective(theirs.effort.settings))
+        if self.objective(ours) != self.objective(theirs):
+            errors += f", minimising {self.objective(ours)} in place of {self.objective(theirs)}"
+        if others:
             errors += f", trained with other settings too ({', '.join(others)})"
         where = "" if comparison.told_beyond else f" on these {self.split} images"
         if not comparison.told:
@@ -150,7 +191,8 @@ class Report:
             if self.equal_updates
             else "The arms made different numbers of updates, so a gain may come from longer training."
         )
-        own = [f"{arm.name}: {', '.join(sorted(arm.effort.settings))}" for arm in self.arms if arm.effort.settings]
+        apart = {arm.name: sorted(beside_objective(arm.effort.settings)) for arm in self.arms}
+        own = [f"{name}: {', '.join(keys)}" for name, keys in apart.items() if keys]
         said = f"Some arms train with settings of their own ({'; '.join(own)}), which a difference may come from."
         chosen = (
             ["These are validation images: choose by them, and test the choice on the test images."]
@@ -169,7 +211,9 @@ class Report:
         lacking = f"No {self.split} image is of class {', '.join(empty)}: figures over classes leave it out."
         return [
             *([warning] if (warning := self.about_probe()) else []),
+            *([warning] if (warning := self.about_collapse()) else []),
             updates,
+            *([objectives] if (objectives := self.about_objectives()) else []),
             *([said] if own else []),
             f"The 95 % interval over seeds covers other trainings on these very {self.split} images (Student's t, "
             f"{self.num_seeds}); the one over seeds and images covers "
@@ -269,6 +313,7 @@ class Report:
             },
             "quality": [_finite(asdict(each)) for each in self.pool.quality] if self.pool else [],
             "copies": self.cleanliness.to_metrics(),
+            "courses": {arm: course.to_json() for arm, course in self.courses.items()},
             "robustness": [each.to_json() for each in self.robustness],
             "train": self.train,
             "provenance": asdict(self.provenance),

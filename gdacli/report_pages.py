@@ -6,12 +6,15 @@ from gdacli.evidence import PoolEvidence
 from gdacli.galleries import GALLERY_SIDE
 from gdacli.plots import (
     class_plot,
+    course_plot,
     curve_plot,
+    distance_plot,
     feature_map_plot,
     gradient_variance_plot,
     interval_plot,
     probe_plot,
     reliability_plot,
+    validation_plot,
 )
 from gdacli.report import Report
 from gdacli.thumbnails import data_uri
@@ -97,6 +100,8 @@ def render_html(report: Report) -> str:
     import yaml
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    validated = {name: curve for name, curve in report.curves.items() if "validation_loss" in curve}
+    searching = {name: course for name, course in report.courses.items() if course.distances}
     environment.filters |= {
         "spread": spread,
         "between": between,
@@ -122,6 +127,9 @@ def render_html(report: Report) -> str:
         reliability_plot=reliability_plot(report),
         curve_plot=curve_plot(report),
         gradient_variance_plot=gradient_variance_plot(_gradient_curves(report)) if report.gradient_variance else None,
+        validation_plot=validation_plot(validated) if validated else None,
+        course_plots={name: course_plot(course) for name, course in report.courses.items() if course.maps},
+        distance_plot=distance_plot(searching) if searching else None,
         probe_plot=probe_plot(report),
     )
 

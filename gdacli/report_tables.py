@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from gdacli.corruptions import CORRUPTIONS, SEVERITIES
+from gdacli.course import DistanceRow
 from gdacli.replays import GradientRow
 from gdacli.report import Report
 from gdacli.tables import write_csv
 
 
 def write_tables(folder: Path, report: Report) -> None:
-    """Write confusions, copies, and what was measured of corruptions and gradients."""
+    """Write confusions, copies, and what was measured of corruptions, gradients and a search."""
     names = report.class_names
     confusions = [
         [arm.name, names[label], names[guess], int(arm.confusion[label, guess])]
@@ -38,6 +39,10 @@ def write_tables(folder: Path, report: Report) -> None:
         columns = ["arm", *(field.name for field in fields(GradientRow))]
         rows = [[arm, *astuple(row)] for arm, each in report.gradient_variance.items() for row in each]
         write_csv(folder / "gradient_variance.csv", columns, rows)
+    if any(course.distances for course in report.courses.values()):
+        columns = ["arm", *(field.name for field in fields(DistanceRow))]
+        rows = [[arm, *astuple(row)] for arm, course in report.courses.items() for row in course.distances]
+        write_csv(folder / "frechet_distances.csv", columns, rows)
 
 
 def write_plots(folder: Path, report: Report) -> None:
@@ -48,11 +53,14 @@ def write_plots(folder: Path, report: Report) -> None:
         for seed, error in zip(report.seeds, arm.errors, strict=True)
     ]
     write_csv(folder / "arms.csv", ["arm", "seed", "error", "updates"], arms)
+    columns = ["updates", "loss", "error"]
+    if all("validation_loss" in curve for curve in report.curves.values()):
+        columns.append("validation_loss")
     training = [
-        [name, int(updates), loss, error]
+        [name, int(updates), *others]
         for name, curve in report.curves.items()
-        for updates, loss, error in zip(curve["updates"], curve["loss"], curve["error"], strict=True)
+        for updates, *others in zip(*(curve[column] for column in columns), strict=True)
     ]
-    write_csv(folder / "training.csv", ["arm", "updates", "loss", "error"], training)
+    write_csv(folder / "training.csv", ["arm", *columns], training)
     reliability = [[arm.name, *row] for arm in report.arms for row in arm.reliability]
     write_csv(folder / "reliability.csv", ["arm", "confidence", "accuracy", "count"], reliability)

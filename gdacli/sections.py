@@ -286,6 +286,17 @@ class Generate(Section):
         return settings | {"prompt": prompt, "class_prompts": listed}
 
 
+class Course(Section):
+    """What is seen of the course of a training; see docs/training.md."""
+
+    num_images: Annotated[int, Field(ge=2)] = Field(
+        2048, description="synthetic images of each Fréchet distance, of arms that search for images"
+    )
+    epochs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = Field(
+        None, description="after which features are mapped ([5, 15, 30]); null: a sixth, half and all of the training"
+    )
+
+
 class Evaluate(Section):
     """`evaluate`: on which images the arms are compared, and what is measured beside the errors."""
 
@@ -305,6 +316,11 @@ class Evaluate(Section):
         None,
         description="mini-batches an epoch to measure the variance of their gradients by, in a replay of each arm's "
         "first training (10); null: off",
+    )
+    course: Course | None = Field(
+        None,
+        description="maps of features, and Fréchet distances of what a search finds, in a replay of each arm's first "
+        "training ({}); null: off",
     )
     feature_map: Literal["pca", "umap"] = Field("pca", description="umap needs pip install 'gdacli[umap]'")
 

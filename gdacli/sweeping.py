@@ -34,7 +34,7 @@ STABILITY = "stability"
 
 _STAGES = ("select", "generate", "mix", "train", "evaluate")
 _OVERRIDDEN = {STABILITY: ("compute", "probe", "select")}
-_CHEAP = {"corruption_images": 0, "gradient_variance": None}
+_CHEAP = {"corruption_images": 0, "gradient_variance": None, "course": None}
 """What a sweep does not measure of all its arms, unless -S says so."""
 _OVERRIDDEN_ELSE = ("compute", "select", "generate", "train", "evaluate")
 _WITHOUT_ARMS = (f"arms={{{sweeps.REFERENCE}: {{train: {{}}}}}}", f"compare.arms=[{sweeps.REFERENCE}]")

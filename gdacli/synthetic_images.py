@@ -11,7 +11,7 @@ from gdacli.augment import PIXELS, augment
 from gdacli.batches import batch_bounds
 from gdacli.distributed import World
 from gdacli.latent import LatentGenerator
-from gdacli.loading import ImageSource
+from gdacli.loading import AS_THEY_ARE, ImageSource
 from gdacli.rng import derive_seed
 from gdacli.strong_augment import draw, strongly_augmented
 from gdacli.training_step import Step
@@ -101,6 +101,11 @@ class Stored(LearnsNothing):
         images, _ = augment(pixels, no_targets, generator, self._augmentations, epoch=epoch)
         strong = _strong_view(images, self._strong, generator, part) if self._strong is not None else None
         return Views(images[part], strong, labels.to(pixels.device)[part], len(pixels))
+
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """See `objectives.Supply`: as they are, none twice, at most all."""
+        for images in drawn_images(self._images, count, derive_seed(self._seed, "sample", number)):
+            yield {"stored": images}
 
     def _from(self, update: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
         """Yield whole batches uint8 [B, 3, H, W] with labels int64 [B], and which of them are this process's."""
@@ -199,6 +204,25 @@ class Generated(LearnsNothing):
             strong = _strong_view(plain if strong is None else strong, self._strong, generator, part, len(z))
         return Views(plain, strong, labels, len(z))
 
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """See `objectives.Supply`."""
+        for z, labels in self.latents(count, number):
+            yield {"uniform": self.pixels(z, labels)}
+
+    def latents(self, count: int, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield z and labels of `count` images in batches, drawn apart from those of the training."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "sample", number))
+        for first in range(0, count, self._batch_size):
+            shape = min(self._batch_size, count - first), self.generator.latent_dim
+            z = torch.randn(shape, generator=generator)
+            labels = torch.randint(self._num_classes, shape[:1], generator=generator)
+            yield z.to(self.device), labels.to(self.device)
+
+    def pixels(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the images as uint8, without a gradient."""
+        with torch.no_grad():
+            return (self.images(z, labels) * 255).round().to(torch.uint8)
+
     def images(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the images, float32 [b, 3, H, W] in [0, 1], of z, float32 [b, Z], and labels, int64 [b]."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype == "bfloat16"):
@@ -206,6 +230,13 @@ class Generated(LearnsNothing):
         if images.shape[2] != self._image_size:
             images = F.interpolate(images, (self._image_size, self._image_size), mode="bilinear", antialias=True)
         return images
+
+
+def drawn_images(images: ImageSource, count: int, seed: int, batch_size: int = 256) -> Iterator[torch.Tensor]:
+    """Yield batches of images as they are, uint8 [b, 3, H, W], drawn without putting back: `count`, or all of fewer."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+    bounds = [(first, min(first + batch_size, len(order))) for first in range(0, len(order), batch_size)]
+    return images.batches(AS_THEY_ARE, order, bounds)
 
 
 def _strong_view(

@@ -1,6 +1,6 @@
 """An update in progress, for what takes part in it beside the real images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,6 +70,10 @@ class Objective(Protocol):
 
     def gradients(self, step: Step) -> list[torch.Tensor]:
         """Return this process's part of its gradient; within an update each call is over the same images."""
+        ...
+
+    def samples(self, count: int, number: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield its synthetic images as they would be made now; see `objectives.Supply`."""
         ...
 
     def check(self) -> None:

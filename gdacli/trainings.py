@@ -145,6 +145,13 @@ def open_training(
     )
 
 
+def added_images(mix: Path, arm: str) -> References | None:
+    """Return what names the synthetic images of an arm's mix; None if it has none."""
+    origins = read_columns(mix, ["origin"])["origin"].to_pylist()
+    rows = origins.count("source"), len(origins)
+    return None if rows[0] == rows[1] else _read(mix, arm, rows)[0]
+
+
 def fit(
     training: Training,
     *,

@@ -55,7 +55,7 @@ def find_centres(
             for parts in zip(z.split(_BATCH), labels.split(_BATCH), strict=True)
         ]
     with threadpool_limits(1):  # more threads add up in another order
-        found = KMeans(num_centres, n_init=1, random_state=seed).fit(torch.cat(drawn).numpy())
+        found = KMeans(num_centres, n_init=1, random_state=seed % 2**32).fit(torch.cat(drawn).numpy())
     return torch.from_numpy(found.cluster_centers_).float().to(device)
 
 

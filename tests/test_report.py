@@ -10,6 +10,7 @@ import pytest
 from gdacli.arm_results import ArmResult, Comparison, Effort
 from gdacli.cleanliness import Cleanliness, Copies, Copy
 from gdacli.comparison import hedges_g, holm, seeds_needed
+from gdacli.course import Course, DistanceRow
 from gdacli.distribution_metrics import Diversity, KernelDistance, NeighbourScores
 from gdacli.evidence import PoolEvidence
 from gdacli.feature_map import feature_map
@@ -19,6 +20,7 @@ from gdacli.provenance import Provenance
 from gdacli.quality import PoolQuality
 from gdacli.report import Report
 from gdacli.report_pages import render_html, render_markdown
+from gdacli.report_tables import write_plots, write_tables
 from gdacli.robustness import Robustness
 from gdacli.wording import between, change, in_words, spread
 
@@ -90,6 +92,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         without_copies={},
         robustness=[],
         gradient_variance={},
+        courses={},
         suspects=[Suspect("s", "a<b", "c", 0.0123, image)],
         pool_size=40,
         dropped={"low <confidence>": 3, "blank": 2},
@@ -187,6 +190,59 @@ def test_settings_of_an_arms_own_are_said_where_they_could_be_the_reason():
     both = replace(known, arms=[replace(original, effort=sam.effort), sam])
     assert "other settings" not in both.headline()
     assert "settings of their own" not in render_markdown(known)
+
+
+def test_objectives_are_what_is_compared_and_not_settings_of_an_arms_own():
+    known = report(CLEAR)
+    original, targeted = known.arms
+    settings = {"objective": "pcr", "synthetic": {"weight": 0.03}, "lr": 0.01}
+    pcr = replace(targeted, effort=replace(targeted.effort, settings=settings))
+    mixed = replace(known, arms=[original, pcr])
+    assert "of original, minimising pcr in place of cross_entropy, trained with other settings too (lr). " in (
+        mixed.headline()
+    )
+    text = render_markdown(mixed)
+    assert "compared in that too (cross_entropy: original; pcr: targeted)." in text
+    assert "Some arms train with settings of their own (targeted: lr), which" in text
+    assert "minimise" not in render_markdown(known)
+    by_section = replace(mixed, train={"objective": "pcr"}, arms=[original, replace(pcr, effort=original.effort)])
+    assert "minimise" not in render_markdown(by_section)
+
+
+def test_collapsed_features_are_said():
+    known = report(CLEAR)
+    fine = {"updates": [1.0, 2.0], "error": [50.0, 40.0], "loss": [1.0, 0.5], "synthetic_loss": [1.0, 0.04]}
+    said = "WARNING: the features of {} collapsed: they are the same for all images"
+    both = replace(known, curves={"original": fine, "targeted": fine})
+    assert said.format("original, targeted") in render_markdown(both)
+    assert "collapsed" not in render_markdown(replace(both, train={"objective": "gda"}))  # no consistency
+    one = replace(known, curves={"original": {**fine, "error": [50.0, 20.0]}, "targeted": fine})
+    assert said.format("targeted") in render_markdown(one)
+    assert "collapsed" not in render_markdown(replace(known, curves={"targeted": {**fine, "error": [50.0, 20.0]}}))
+
+
+def test_the_course_of_training_is_shown_where_it_was_measured(tmp_path):
+    known = report(CLEAR)
+    assert "Validation loss" not in render_html(known)
+    points = feature_map(np.random.default_rng(0).normal(size=(9, 3)), np.random.default_rng(1).normal(size=(9, 3)))
+    course = Course([(5, points), (15, points)], "found", [DistanceRow(0, 0, 2.0, 2.0), DistanceRow(1, 5, 2.0, 1.5)])
+    curves = {name: {**curve, "validation_loss": [0.7, 0.4]} for name, curve in known.curves.items()}
+    settings = {"evaluate": {"features": "probe", "feature_map": "pca", "course": {"num_images": 64}}}
+    seen = replace(known, courses={"targeted": course}, curves=curves, settings=settings)
+    page = render_html(seen)
+    assert 'aria-label="Validation loss of each arm over updates"' in page
+    assert "targeted: features of real and of synthetic images after epochs 5, 15" in page
+    assert "of 64 latent vectors as they are drawn" in page
+    assert json.loads(json.dumps(seen.to_json()))["courses"]["targeted"] == {
+        "map_epochs": [5, 15], "origin": "found", "frechet_distances": [[0, 0, 2.0, 2.0], [1, 5, 2.0, 1.5]],
+    }  # fmt: skip
+    write_tables(tmp_path, seen)
+    assert (tmp_path / "frechet_distances.csv").read_text().splitlines() == [
+        "arm,epoch,updates,uniform,found", "targeted,0,0,2,2", "targeted,1,5,2,1.5",
+    ]  # fmt: skip
+    write_plots(tmp_path, seen)
+    header, first, *_ = (tmp_path / "training.csv").read_text().splitlines()
+    assert (header, first) == ("arm,updates,loss,error,validation_loss", "original,1,1,50,0.7")
 
 
 def test_the_markdown_table_is_aligned():

@@ -76,6 +76,15 @@ def test_a_finished_training_is_taken_without_torch(ready, tmp_path):
     assert hashes(ready) != first
 
 
+def test_features_that_collapse_are_warned_of_whenever_the_training_is_asked_for(ready):
+    options = ("objective=real_consistency", "synthetic.weight=30", "budget.updates=24", "save_seconds=60")
+    chosen = [part for option in options for part in ("-S", f"train.{option}")]
+    for _ in range(2):
+        shown = ready(*TRAIN, *chosen).stderr
+        assert "warning: original-0: the features collapsed: they are the same for all images (train error" in shown
+        assert "lower train.synthetic.weight (found 30)" in shown
+
+
 def test_a_damaged_state_is_said_and_the_training_starts_again(ready, tmp_path):
     run = training(ready)
     while not states(tmp_path):

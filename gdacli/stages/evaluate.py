@@ -1,7 +1,6 @@
 """`gdacli evaluate`: compare every arm on the test split, say whether it helped, and write the report."""
 
-import csv
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,32 @@ import numpy as np
 import torch
 
 from gdacli.arm_descriptions import describe, main_arm, uses_real_images_alone
-from gdacli.arm_results import Effort, Predictions, arm_result, compare_arms, errors_without, pair_arms
+from gdacli.arm_results import (
+    Effort,
+    Predictions,
+    arm_result,
+    beside_objective,
+    compare_arms,
+    errors_without,
+    pair_arms,
+)
 from gdacli.arms import Arm
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
+from gdacli.course import Course, make_judge, training_course
 from gdacli.errors import GdaError
-from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies
+from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies, pool_references
 from gdacli.feature_map import check_method
 from gdacli.features import load_feature_model
 from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
-from gdacli.live import live_for
+from gdacli.histories import mean_history, read_history
+from gdacli.live import LiveGenerator, live_for
 from gdacli.loading import ImageSource, open_images
 from gdacli.metrics import error_rate
 from gdacli.models import Classifier, load_checkpoint
-from gdacli.objective_sections import WithObjective
+from gdacli.objective_sections import SEARCHING
 from gdacli.params import Params
 from gdacli.paths import (
     EVALUATION,
@@ -42,7 +51,7 @@ from gdacli.paths import (
     run_name,
 )
 from gdacli.prepared import Prepared, read_prepared
-from gdacli.provenance import read_provenance
+from gdacli.provenance import read_provenance, without_folders
 from gdacli.rejects import read_left_out
 from gdacli.replays import GradientRow, gradient_rows
 from gdacli.report import Report
@@ -54,7 +63,7 @@ from gdacli.store import local_work_folder
 from gdacli.tables import read_table, write_table
 from gdacli.training import predict
 from gdacli.training_store import TrainingStore, training_identity
-from gdacli.trainings import open_training
+from gdacli.trainings import Training, added_images, open_training
 
 VERSION = 4
 
@@ -94,7 +103,7 @@ def run(params: Params) -> dict[str, Any]:
     efforts = {name: _effort(params, name) for name in arms}
     objectives = {name: params.train_of(name).objective for name in arms}
     originals = [name for name, arm in arms.items() if uses_real_images_alone(arm, objectives[name])]
-    pairs = pair_arms({name: _beside_objective(effort.settings) for name, effort in efforts.items()}, originals)
+    pairs = pair_arms({name: beside_objective(effort.settings) for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool, manifest = _pool()
     cleanliness = look_for_copies(prepared, split, pool, model, **_looking(params, device))
@@ -120,8 +129,8 @@ def run(params: Params) -> dict[str, Any]:
         main_arm=main_arm(arms, objectives),
         comparisons=compare_arms(predictions, labels, pairs),
         selection=selection,
-        curves={name: _curves(name, seeds) for name in arms},
-        probe_curve=_read_csv(PROBE / "curve.csv"),
+        curves={name: mean_history([TRAIN / run_name(name, seed) / "history.csv" for seed in seeds]) for name in arms},
+        probe_curve=read_history(PROBE / "curve.csv"),
         gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         dropped_images=dropped_images(),
         neighbours=nearest_neighbours(prepared, pool),
@@ -131,13 +140,14 @@ def run(params: Params) -> dict[str, Any]:
         without_copies=errors_without(predictions, labels, [pair.row for pair in cleanliness.split_train.pairs]),
         robustness=_robustness(params, images, keys, labels),
         gradient_variance=_gradient_variance(params, prepared, device),
+        courses=_courses(params, prepared, model, device),
         suspects=suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
         rejects=rejects,
         num_rejected=len(rejects.keys() & set(pool["key"])),
         provenance=read_provenance(arms, seeds, manifest),
-        train=_without_folders(params.train.of_weights()),
+        train=without_folders(params.train.of_weights()),
         settings=_settings(params, arms),
         best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
         has_pipeline=Path("dvc.yaml").exists(),
@@ -189,7 +199,6 @@ def _check_current(params: Params, arm: str, seeds: list[int], rejects: Iterable
             raise GdaError(
                 f"{path} lists images that {SYNTHETIC} does not hold: run `gdacli generate` and `gdacli mix`"
             )
-
         if vetoed := sorted({key for key, _ in made} & set(rejects)):
             raise GdaError(
                 f"{path} lists {len(vetoed)} images that {REJECTS} rejects (first: {vetoed[0]}): run `gdacli mix` and "
@@ -302,39 +311,72 @@ def _robustness(
 
 def _gradient_variance(params: Params, prepared: Prepared, device: torch.device) -> dict[str, list[GradientRow]]:
     """Measure it along each arm's training with the first seed; nothing if it is off."""
-    num_batches, seed = params.evaluate.gradient_variance, params.compare.seeds[0]
+    num_batches, found = params.evaluate.gradient_variance, {}
     if num_batches is None:
         return {}
-    found = {}
     for name in params.compare.arms:
-        train, mix = params.train_of(name), mix_file(name)
-        live = live_for(train.objective, mix, params.image_settings(), GENERATOR, prepared)
-        identity = training_identity(
-            SOURCE / "dataset.json",
-            mix,
-            train.of_weights(),
-            seed,
-            live.identity if live is not None else None,
-            device=params.compute.device,
-            threads=params.compute.threads,
-        )
-        settings = train.of_weights(), train.of_loading(), train.of_loop()
-        start = partial(open_training, prepared, name, mix, seed, device, *settings, live=live)
-        store, run_folder = TrainingStore(identity, train.save_seconds), TRAIN / run_name(name, seed)
-        found[name] = gradient_rows(run_folder.name, store, run_folder, num_batches, start)
+        _, store, folder, start = _first_training(params, prepared, name, device)
+        found[name] = gradient_rows(folder.name, store, folder, num_batches, start)
     return found
 
 
+def _courses(params: Params, prepared: Prepared, model: Classifier, device: torch.device) -> dict[str, Course]:
+    """See what happens in each arm's training with the first seed, where synthetic images are at hand, or if asked."""
+    asked = params.evaluate.course
+    if asked is None:
+        return {}
+    looking, train = _looking(params, device), prepared.references("train")
+    pool = pool_references() if SYNTHETIC.exists() else None
+    found = {}
+    for name in params.compare.arms:
+        live, store, folder, start = _first_training(params, prepared, name, device)
+        objective, stored = params.train_of(name).objective, None
+        if objective in ("cross_entropy", "real_consistency"):
+            stored = added_images(mix_file(name), name) or pool
+            if stored is None:
+                continue
+        searches = objective in SEARCHING and live is not None
+        found[name] = training_course(
+            folder.name,
+            store,
+            folder,
+            start,
+            **asked.model_dump(),
+            method=params.evaluate.feature_map,
+            train=train,
+            stored=stored,
+            judge=make_judge(model, train, asked.num_images, **looking) if searches else None,
+            reading={"device": device, **looking["reading"]},
+        )
+    return found
+
+
+def _first_training(
+    params: Params, prepared: Prepared, arm: str, device: torch.device
+) -> tuple[LiveGenerator | None, TrainingStore, Path, Callable[[], Training]]:
+    """Return an arm's training with the first seed: its generator, its store, its folder, and what starts it again."""
+    train, mix, seed = params.train_of(arm), mix_file(arm), params.compare.seeds[0]
+    live = live_for(train.objective, mix, params.image_settings(), GENERATOR, prepared)
+    identity = training_identity(
+        SOURCE / "dataset.json",
+        mix,
+        train.of_weights(),
+        seed,
+        live.identity if live is not None else None,
+        device=params.compute.device,
+        threads=params.compute.threads,
+    )
+    settings = train.of_weights(), train.of_loading(), train.of_loop()
+    start = partial(open_training, prepared, arm, mix, seed, device, *settings, live=live)
+    return live, TrainingStore(identity, train.save_seconds), TRAIN / run_name(arm, seed), start
+
+
 def _effort(params: Params, arm: str) -> Effort:
-    history = _read_csv(TRAIN / run_name(arm, params.compare.seeds[0]) / "history.csv")
+    history = read_history(TRAIN / run_name(arm, params.compare.seeds[0]) / "history.csv")
     usual = params.train.of_weights()
     own = {key: value for key, value in params.train_of(arm).of_weights().items() if value != usual.get(key)}
-    return Effort(int(history["updates"][-1]), int(history["images"][-1]), _mix_size(arm), own)
-
-
-def _beside_objective(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what says how synthetic images are used: that is what arms are compared in."""
-    return {key: value for key, value in settings.items() if key not in WithObjective.model_fields}
+    mix_size = int(read_table(mix_file(arm))["repeats"].sum())
+    return Effort(int(history["updates"][-1]), int(history["images"][-1]), mix_size, own)
 
 
 def _seconds(arm: str, seeds: list[int]) -> float | None:
@@ -352,29 +394,4 @@ def _settings(params: Params, arms: dict[str, Arm]) -> dict[str, Any]:
     }
     settings = params.model_dump(include=shown)
     settings["arms"] = {name: params.arms[name].model_dump(exclude_defaults=True) for name in arms}
-    return _without_folders(settings)
-
-
-def _without_folders(value: Any) -> Any:
-    """Leave of local paths the last part: a report is shared, and where a file lies says who works where."""
-    if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~"))
-    return f".../{Path(value).name}" if is_path else value
-
-
-def _mix_size(arm: str) -> int:
-    return int(read_table(require(mix_file(arm), f"gdacli mix --arm {arm}"))["repeats"].sum())
-
-
-def _curves(arm: str, seeds: list[int]) -> dict[str, list[float]]:
-    histories = [_read_csv(TRAIN / run_name(arm, seed) / "history.csv") for seed in seeds]
-    return {name: np.mean([history[name] for history in histories], axis=0).tolist() for name in histories[0]}
-
-
-def _read_csv(path: Path) -> dict[str, list[float]]:
-    with require(path, "gdacli train").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    return without_folders(settings)

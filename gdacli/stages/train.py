@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
 from gdacli.console import progress, say
+from gdacli.histories import collapsed, read_history
 from gdacli.live import LiveGenerator, live_for
+from gdacli.objective_sections import CONSISTENCY
 from gdacli.params import Params
 from gdacli.paths import GENERATOR, LOGS, SOURCE, TRAIN, mix_file, run_name
 from gdacli.prepared import read_prepared
@@ -52,6 +54,8 @@ def run(params: Params, arm: str | None = None, seed: int | None = None) -> dict
                 _train(params, *each, device, world)
     if not is_first_process():  # the others do not wait for the files
         return {}
+    for each in runs:
+        _warn_of_collapse(params, *each)
     return {"runs": {run_name(*each): _figures(params, *each) for each in runs}}
 
 
@@ -223,6 +227,20 @@ def _figures(params: Params, arm: str, seed: int) -> dict[str, Any]:
         kept = min(rows, key=lambda row: float(row["validation_error"])) if best else last
         figures |= {"kept_epoch": int(kept["epoch"]), "validation_error": float(kept["validation_error"])}
     return figures
+
+
+def _warn_of_collapse(params: Params, arm: str, seed: int) -> None:
+    """Say of a training whose features are the same for all images what to change."""
+    name, train = run_name(arm, seed), params.train_of(arm)
+    history = read_history(TRAIN / name / "history.csv")
+    if train.objective not in CONSISTENCY or "synthetic_loss" not in history:
+        return
+    if collapsed(history["error"], history["synthetic_loss"], len(read_prepared(SOURCE).class_names)):
+        say(
+            f"warning: {name}: the features collapsed: they are the same for all images (train error "
+            f"{history['error'][-1]:.0f} %, synthetic loss {history['synthetic_loss'][0]:.2g}, at the end "
+            f"{history['synthetic_loss'][-1]:.2g}): lower train.synthetic.weight (found {train.synthetic.weight:g})"
+        )
 
 
 def _history(name: str) -> list[dict[str, str]]:
