@@ -228,9 +228,15 @@ def compare(
 
 @app.command()
 def sweep(
-    name: Annotated[Literal["strengths", "k", "selection", "stability"], typer.Argument(help="What varies.")],
+    name: Annotated[
+        Literal["strengths", "k", "selection", "lambda", "sampled", "stability"], typer.Argument(help="What varies.")
+    ],
     values: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Strengths, ks, or strategies; the paper's when left out.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Strengths, ks, strategies, weights, or times the train images; the papers' when left out.",
+        ),
     ] = None,
     on: Annotated[
         Literal["validation", "test"] | None,
@@ -245,7 +251,9 @@ def sweep(
     debug: Debug = False,
     directory: Directory = Path(),
 ) -> None:
-    """Vary one thing and name the best: strengths, k, the selection; or say how stable the selection is.
+    """Vary one thing and name the best: strengths, k, the selection, an objective's weight, how many images.
+
+    Or say how stable the selection is.
 
     Example: `gdacli sweep strengths --values 0.3,0.5,0.7`
     """
@@ -276,7 +284,10 @@ def init(
     source: Annotated[str, typer.Option(help="digits, a folder of images, tables or shards, or a Hub id.")] = "digits",
     preset: Annotated[
         str,
-        typer.Option(help="Recipe: cpu, or the paper's: cifar10, cifar100, tiny_imagenet, flowers102, aircraft, cars."),
+        typer.Option(
+            help="Recipe: cpu, or the papers': cifar10, cifar100, tiny_imagenet, flowers102, aircraft, cars, birds, "
+            "dtd, pets; mgr has the objectives of meta generative regularization as arms."
+        ),
     ] = "cpu",
     architecture: Annotated[
         str | None,

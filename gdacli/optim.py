@@ -17,18 +17,28 @@ def make_optimizer(
     return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def learning_rate(schedule: str, lr: float, update: int, updates: int, warmup: float = 0.0) -> float:
+def learning_rate(
+    schedule: str,
+    lr: float,
+    update: int,
+    updates: int,
+    warmup: float = 0.0,
+    milestones: Sequence[float] = (0.5, 0.75),
+) -> float:
     """Return the learning rate of an update.
 
     Args:
-        schedule: `constant`; `piecewise`: lr x 1, 0.1, 0.01, switching at 50 % and 75 % (targeted-augmentation paper's
-            cited setup); `cosine`: down to 0; `one_cycle`: from lr / 25 up to lr, down to lr / 250,000, both as half
-            cosines (torch's OneCycleLR with its defaults; the momentum stays).
+        schedule: `constant`; `piecewise`: divided by 10 at each milestone; `cosine`: down to 0; `one_cycle`: from lr /
+            25 up to lr, down to lr / 250,000, both as half cosines (torch's OneCycleLR with its defaults; the momentum
+            stays).
         lr: the highest learning rate.
         update: in [0, updates).
         updates: in all.
         warmup: share of the updates in which the rate rises (linearly, from the first update on, but for `one_cycle`,
             whose `pct_start` it is); what follows is not shifted.
+        milestones: of `piecewise`, shares of the updates, in (0, 1).
+
+    Source: 50 % and 75 %: the targeted-augmentation paper's cited setup (METHODS).
     """
     if schedule == "one_cycle":
         top = max(warmup * updates - 1, 0.0)
@@ -38,7 +48,7 @@ def learning_rate(schedule: str, lr: float, update: int, updates: int, warmup: f
     progress = update / updates
     rise = min(1.0, (update + 1) / (warmup * updates)) if warmup else 1.0
     if schedule == "piecewise":
-        return rise * lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+        return rise * lr * 10.0 ** -sum(progress >= milestone for milestone in milestones)
     if schedule == "cosine":
         return rise * _half_cosine(lr, 0.0, progress)
     return rise * lr

@@ -9,6 +9,7 @@ from gdacli.errors import GdaError
 from gdacli.explain import one_of
 
 DEFAULT = "cpu"
+DEFAULT_BACKEND = "class_conditional"
 
 
 def load_presets() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,7 +45,24 @@ def preset_values(name: str, architecture: str | None = None) -> dict[str, Any]:
     lr = preset["lr"] if "lr" in preset else network["lr"]
     named = network["model"] if pretrained else network["model"].partition(".")[0]  # what follows names weights
     model = {"model": named, "model_args": network["model_args"], "pretrained": pretrained, "lr": lr}
-    train = {**model, "rho": network["rho"], **preset["train"]}
+    defaults = {
+        "nesterov": False,
+        "milestones": [0.5, 0.75],
+        "checkpoint": "last",
+        "synthetic": {"weight": 0.1, "batch_size": 64},
+        "finder": {"lr": 1e-4, "kl_weight": 0.01},
+    }
+    train = {**model, "rho": network["rho"], **defaults, **preset["train"]}
     probe = {**model, **{key: train[key] for key in ("batch_size", "augment")}, **preset["probe"]}
-    kept = {key: preset[key] for key in ("image_size", "fit", "generate", "strengths")}
-    return {**kept, "probe": probe, "train": train}
+    kept = {key: preset[key] for key in ("image_size", "fit", "strengths")}
+    arms = preset.get("arms")
+    return {
+        **kept,
+        "validation_fraction": preset.get("validation_fraction", 0.0),
+        "generate": {"backend": DEFAULT_BACKEND, **preset["generate"]},
+        "gan": preset.get("gan"),
+        "probe": probe,
+        "train": train,
+        "arms": arms,
+        "compared": list(arms) if arms else ["original", "upsample", "random", "targeted"],
+    }

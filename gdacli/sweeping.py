@@ -28,6 +28,7 @@ from gdacli.published import previous_pool
 from gdacli.rng import digest
 from gdacli.store import ENVIRONMENT_VARIABLE, open_location, work_location
 from gdacli.tables import read_table, write_csv
+from gdacli.training_sections import Train
 
 STABILITY = "stability"
 
@@ -36,6 +37,8 @@ _OVERRIDDEN = {STABILITY: ("compute", "probe", "select")}
 _CHEAP = {"corruption_images": 0, "gradient_variance": None, "course": None}
 """What a sweep does not measure of all its arms, unless -S says so."""
 _OVERRIDDEN_ELSE = ("compute", "select", "generate", "train", "evaluate")
+_WITHOUT_ARMS = (f"arms={{{sweeps.REFERENCE}: {{train: {{}}}}}}", f"compare.arms=[{sweeps.REFERENCE}]")
+"""The project's own arms are not compared, and so need not fit what is overridden."""
 _IGNORED = """\
 # Written by gdacli: parameters and results may be committed; all else is made again, most of it from the cache.
 /*/*
@@ -69,7 +72,7 @@ def run(name: str, values: str | None, split: str, seeds: str | None, overrides:
                 f"-S {override}: sweep {name} takes values of {', '.join(allowed)}; --values, --seeds and --on say "
                 f"what is compared, and all else is the project's: change {FILE} and run `dvc repro`"
             )
-    params = load_params(Path(), overrides)
+    params = load_params(Path(), [*overrides, *_WITHOUT_ARMS])
     if "://" not in work_location():  # a relative one is relative to the project
         os.environ[ENVIRONMENT_VARIABLE] = str(open_location(work_location()))
     listed = [value.strip() for value in values.split(",")] if values is not None else []
@@ -102,7 +105,13 @@ def _sweep(
             f"sweep {name} chooses by validation images, of which there are none: set data.validation_fraction (0.2) "
             "and run `dvc repro`, or pass --on test, which chooses nothing"
         )
-    arms = sweeps.sweep_arms(name, values, params.select.share is not None)
+    arms = sweeps.sweep_arms(
+        name,
+        values,
+        sized=params.select.share is not None,
+        objective=params.train.objective,
+        num_train=prepared.splits["train"].count,
+    )
     own = params.model_dump(mode="json", exclude_unset=True)
     own |= {"arms": arms, "compare": {"arms": list(arms), "seeds": seeds}}
     given = {override.partition("=")[0].removeprefix("evaluate.") for override in overrides}
@@ -124,7 +133,7 @@ def _sweep(
         predictions = _predictions(arms, seeds)
     figures = {
         arm: {
-            "adds": _adds(sub.arm(arm)),
+            "adds": _adds(sub.arm(arm), sub.train_of(arm)),
             "selected": results["select"]["arms"].get(arm, {"share": 0.0})["share"],
             "images": results["mix"]["arms"][arm]["total"],
             "updates": results["train"]["runs"][run_name(arm, seeds[0])]["updates"],
@@ -145,6 +154,8 @@ def _sweep(
         best = arms[found["best"]]
         needed = [found["best"], *([best["like"]] if "like" in best else [])]
         result["take_over"] = {arm: arms[arm] for arm in needed}
+        if name == "lambda" and found["best"] != sweeps.REFERENCE:
+            result["with_search"] = sweeps.with_search(best)
     write_json(folder / "sweep.json", result)
     return {**result, "run": results["generate"]["run"]}
 
@@ -157,11 +168,13 @@ def _predictions(arms: Iterable[str], seeds: list[int]) -> dict[str, Predictions
     return {name: Predictions(classes[row], confidence[row]) for row, name in enumerate(names)}
 
 
-def _adds(arm: Arm) -> str:
+def _adds(arm: Arm, train: Train) -> str:
     if arm.add is None:
-        return "nothing"
+        return "nothing" if train.objective == "cross_entropy" else f"{train.objective} x {train.synthetic.weight:g}"
     if arm.add == "copies":
         return f"copies, k={arm.k}"
+    if arm.add == "sampled":
+        return f"{arm.num_images} sampled"
     return " ".join(f"{strength:g}" for strength in arm.strengths)
 
 

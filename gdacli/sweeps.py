@@ -35,17 +35,26 @@ PAPER: dict[str, list[str]] = {
     "strengths": [f"{tenth / 10:g}" for tenth in range(1, 11)],
     "k": [str(k) for k in STRENGTHS_OF_K],
     "selection": ["misclassified", "high_loss", "cluster"],
+    "lambda": [f"{tenth / 10:g}" for tenth in range(1, 11)],
+    "sampled": ["1", "2", "5", "10", "20"],
 }
-"""Name of a sweep -> the values of the paper's table."""
+"""Name of a sweep -> the values of its paper's table or grid; of `sampled` see `sampled_arms`."""
+
+SEARCH_OF = {"pcr": "mgr", "gda": "gda_mps"}
+"""Objective -> the same one with a search for latent vectors, which takes its weight."""
 
 
-def sweep_arms(name: str, values: Sequence[str], sized: bool) -> Arms:
+def sweep_arms(
+    name: str, values: Sequence[str], sized: bool = False, objective: str = "cross_entropy", num_train: int = 0
+) -> Arms:
     """Return the arms of a sweep, REFERENCE first.
 
     Args:
         name: of PAPER.
         values: what varies; the paper's when there are none.
         sized: see `selection_arms`.
+        objective: see `weight_arms`.
+        num_train: see `sampled_arms`.
 
     Raises:
         GdaError: a value is not allowed, or stands twice.
@@ -55,6 +64,10 @@ def sweep_arms(name: str, values: Sequence[str], sized: bool) -> Arms:
     values = values or PAPER[name]
     if name == "selection":
         return selection_arms(values, sized)
+    if name == "lambda":
+        return weight_arms(values, objective)
+    if name == "sampled":
+        return sampled_arms(values, num_train)
     return strength_arms(values) if name == "strengths" else k_arms(values)
 
 
@@ -108,6 +121,60 @@ def selection_arms(values: Sequence[str], sized: bool) -> Arms:
             arms[strategy] |= {"like": "cluster"}
     if any("like" in arm for arm in arms.values()):
         arms.setdefault("cluster", _synthetic("cluster", STRENGTHS_OF_K[5]))
+    return arms
+
+
+def weight_arms(values: Sequence[str], objective: str) -> Arms:
+    """Return an arm per weight of an objective's synthetic term, above 0 and in thousandths.
+
+    Args:
+        values: weights, lambda.
+        objective: of `train`; `cross_entropy`, which has no weight, stands for `pcr`.
+
+    Raises:
+        GdaError: a value is not allowed, or the objective searches latent vectors.
+
+    Source: meta-generative-regularization paper, section 4.1: a grid by the validation split; that of PCR is MGR's.
+    """
+    if objective in SEARCH_OF.values():
+        without = next(each for each, searching in SEARCH_OF.items() if searching == objective)
+        raise GdaError(
+            f"sweep lambda: found train.objective {objective}, which searches by the validation split that a sweep "
+            f"chooses by; allowed: -S train.objective={without}, whose weight {objective} then takes"
+        )
+    name = "pcr" if objective == "cross_entropy" else objective
+    arms: Arms = {REFERENCE: {"train": {"objective": "cross_entropy"}}}
+    for text in values:
+        weight = _number(text, "0.1")
+        if not 0 < weight < float("inf") or abs(1000 * weight - milli(weight)) > 1e-6:
+            raise GdaError(f"--values: found {text}, allowed: weights above 0, at most three decimals")
+        arms[f"{name}_w{milli(weight):04d}"] = {"train": {"objective": name, "synthetic": {"weight": weight}}}
+    return arms
+
+
+def with_search(arm: Mapping[str, Any]) -> Arms:
+    """Return the arm that searches latent vectors with the weight of an arm of `weight_arms`; {} where none does."""
+    own = arm["train"]
+    searching = SEARCH_OF.get(own["objective"])
+    return {} if searching is None else {searching: {"train": {**own, "objective": searching}}}
+
+
+def sampled_arms(values: Sequence[str], num_train: int) -> Arms:
+    """Return an arm per size: class-balanced synthetic images without a source beside the real ones.
+
+    Args:
+        values: how many times as many images as the train split has, whole numbers.
+        num_train: images of the train split.
+
+    Source: m_G of the understanding-generative-augmentation paper, whose public code takes 2, 6, 10, 14 and 20 times
+        the 50,000 images of CIFAR-10 (METHODS); 1 and 5 are ours.
+    """
+    arms: Arms = {REFERENCE: {"train": {}}}
+    for text in values:
+        times = int(text) if text.isdecimal() else 0
+        if times < 1:
+            raise GdaError(f"--values: found {text}, allowed: whole numbers from 1, times the train images")
+        arms[f"sampled_x{times}"] = {"add": "sampled", "num_images": times * num_train, "train": {}}
     return arms
 
 
@@ -213,7 +280,11 @@ def _choice(result: Mapping[str, Any]) -> list[str]:
         )
     settings = f" (found with {', '.join(result['overrides'])})" if result["overrides"] else ""
     lines.append(f"to take it over, in params.yaml under arms, and {best} in compare.arms{settings}:")
-    return [*lines, *(f"  {name}: {_flow(arm)}" for name, arm in result["take_over"].items())]
+    lines += [f"  {name}: {_flow(arm)}" for name, arm in result["take_over"].items()]
+    for name, arm in result.get("with_search", {}).items():
+        lines.append(f"{name}, whose search reads the validation split, takes the same weight, as in its paper:")
+        lines.append(f"  {name}: {_flow(arm)}")
+    return lines
 
 
 def _flow(arm: Mapping[str, Any]) -> str:

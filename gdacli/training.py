@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -83,6 +83,7 @@ def train_classifier(
     augmentations: Mapping[str, Mapping[str, Any]],
     seed: int,
     on_epoch: Callable[[Epoch], bool | None],
+    milestones: Sequence[float] = (0.5, 0.75),
     objective: Objective | None = None,
     on_update: Callable[[int, int], None] = lambda update, images: None,
     validate: Callable[[Classifier], tuple[float, float]] | None = None,
@@ -109,7 +110,7 @@ def train_classifier(
         momentum: of SGD; the first beta of AdamW.
         weight_decay: on all parameters.
         sam: options of `optim.sam_gradients` (rho, adaptive), and m, batch_norm, weight_decay_in_ascent; None is off.
-        schedule: and `warmup`: see `optim.learning_rate`.
+        schedule: and `warmup`, `milestones`: see `optim.learning_rate`.
         label_smoothing: share of each label spread over all classes.
         clip_norm: the longest gradient, None for any; with SAM that of the second pass.
         ema_decay: train on, but leave the moving average of the weights in `model`; None is off.
@@ -231,7 +232,7 @@ def train_classifier(
                 )
             torch.manual_seed(derive_seed(seed, "network", update, world.rank))  # dropout and the like
             generator.manual_seed(derive_seed(seed, "augment", update))
-            rate = learning_rate(schedule, lr, update, updates, warmup)
+            rate = learning_rate(schedule, lr, update, updates, warmup, milestones)
             for group in step.param_groups:
                 group["lr"] = rate
             pixels = world.gather(mine, [part_end - part for part, part_end in share])

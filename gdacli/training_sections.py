@@ -148,7 +148,10 @@ class Train(Optimisation, WithObjective):
 
     budget: Budget = Field(Budget(epochs=200), description="how long: give either epochs or updates")
     schedule: Literal["constant", "piecewise", "cosine", "one_cycle"] = Field(
-        "piecewise", description="of the learning rate; piecewise: /10 at 50 and at 75 %"
+        "piecewise", description="of the learning rate; piecewise: divided by 10 at each milestone"
+    )
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.75], description="of schedule: piecewise, rising shares of the updates"
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the updates in which the learning rate rises; one_cycle needs some"
@@ -179,6 +182,12 @@ class Train(Optimisation, WithObjective):
                 f"sam.m: found {self.sam.m}, which goes with objective: cross_entropy: set it to null with "
                 f"{self.objective}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_rise(self) -> "Train":
+        if sorted(set(self.milestones)) != self.milestones:
+            raise ValueError(f"milestones: found {self.milestones}, allowed: rising shares, such as [0.3, 0.6, 0.8]")
         return self
 
     @model_validator(mode="after")

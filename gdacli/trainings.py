@@ -138,7 +138,7 @@ def open_training(
         loop=loop,
         objective=objective,
         course={
-            **{name: settings[name] for name in ("schedule", "warmup", "ema_decay")},
+            **{name: settings[name] for name in ("schedule", "milestones", "warmup", "ema_decay")},
             "validate": validate,
             "keep_best": best,
         },

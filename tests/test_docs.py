@@ -10,7 +10,8 @@ import yaml
 from conftest import Project, invoke, write_folder
 from test_cli import COMMANDS
 
-from gdacli.params import load_params
+from gdacli.objective_sections import OBJECTIVES
+from gdacli.params import Params, load_params
 from gdacli.scores import CLIP_SCORE, SCORES
 from gdacli.sections import ArmParams, Compare, Fit, Generate
 from gdacli.selection import STRATEGIES
@@ -120,10 +121,32 @@ def test_the_commands_of_the_generation_page_run(tmp_path, shapes, monkeypatch):
 
 def test_the_commands_of_the_page_on_sweeps_are_commands(tmp_path):
     ran = commands(ROOT / "docs/sweeps.md")
-    assert {command.split()[2] for command in ran} == {"strengths", "k", "selection", "stability"}
+    assert {command.split()[2] for command in ran} == {"strengths", "k", "selection", "lambda", "sampled", "stability"}
     for command in ran:  # tests/test_sweeps.py runs them; here their words are checked
         outcome = invoke(*shlex.split(command)[1:], "-C", str(tmp_path))
         assert (outcome.code, "params.yaml does not exist" in outcome.stderr) == (1, True), outcome.stderr
+
+
+def test_the_page_on_objectives_is_right(tmp_path):
+    page = ROOT / "docs/objectives.md"
+    train: dict = {"model": "convnet"}
+    seen = set()
+    for example in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)):
+        known = {"data": {"source": "digits"}, "probe": train, "train": train}
+        own = known | example
+        own.setdefault("compare", {"arms": list(own["arms"]), "seeds": [0]})
+        params = Params.model_validate(own)
+        seen |= {params.train_of(name).objective for name in params.arms}
+    assert seen == set(OBJECTIVES)
+    assert all(f"| `{name}` |" in page.read_text() for name in seen - {"cross_entropy"})
+    init, sweep = commands(page)
+    outcome = invoke(*shlex.split(init.replace("shoes", str(tmp_path / "shoes")))[1:])
+    assert outcome.code == 0, outcome.stderr
+    made = load_params(tmp_path / "shoes")
+    first = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)[0])
+    assert made.compare.arms == first["compare"]["arms"]
+    error = invoke(*shlex.split(sweep)[1:], "-C", str(tmp_path / "shoes")).error
+    assert "run `gdacli prepare` first" in error
 
 
 def test_the_filter_page_is_right():

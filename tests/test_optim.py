@@ -14,6 +14,10 @@ def test_schedules():
     )
     assert [learning_rate("cosine", 0.1, update, 4) for update in (0, 2, 4)] == pytest.approx([0.1, 0.05, 0])
     assert learning_rate("constant", 0.1, 9, 10) == 0.1
+    epochs = [0, 59, 60, 119, 120, 159, 160, 199]  # the paper's 60, 120 and 160 of 200
+    rates = [learning_rate("piecewise", 0.01, epoch, 200, milestones=[0.3, 0.6, 0.8]) for epoch in epochs]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+    assert learning_rate("piecewise", 0.1, 9, 10, milestones=[]) == 0.1
 
 
 @pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine"])

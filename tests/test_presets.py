@@ -18,7 +18,8 @@ from gdacli.timm_models import fitted_args
 
 PRESETS, ARCHITECTURES = load_presets()
 SCRATCH = ("cifar10", "cifar100", "tiny_imagenet")
-TRANSFER = ("flowers102", "aircraft", "cars")
+META = ("birds", "dtd", "pets", "mgr")
+TRANSFER = ("flowers102", "aircraft", "cars", *META)
 
 
 def params(preset: str, architecture: str | None = None) -> dict[str, Any]:
@@ -69,6 +70,29 @@ def test_transfer_learning(preset, epochs, lr):
     assert values["arms"]["targeted"]["strengths"] == [0.5]  # k = 2
     assert values["data"]["image_size"] == 224
     assert set(train["augment"]) == {"random_resized_crop", "flip"}
+
+
+@pytest.mark.parametrize("preset", META)
+def test_the_settings_of_meta_generative_regularization(preset):
+    values = params(preset)
+    train = Params.model_validate(values).train
+    assert (train.model, train.pretrained, values["data"]["image_size"]) == ("resnet18.tv_in1k", True, 224)
+    assert (train.nesterov, train.momentum, train.lr, train.optimizer) == (True, 0.9, 0.01, "sgd")
+    assert (train.budget.epochs, train.batch_size, train.synthetic.batch_size) == (200, 64, 64)
+    assert (train.schedule, [200 * share for share in train.milestones]) == ("piecewise", [60, 120, 160])
+    assert (train.finder.lr, train.finder.kl_weight, train.finder.gradient) == (1e-4, 0.01, "finite_differences")
+    assert train.finder.architecture == "residual_mlp"
+
+
+def test_its_tables_are_arms_that_are_chosen_by_the_validation_split():
+    values = params("mgr")
+    checked = Params.model_validate(values)
+    assert (checked.data.validation_fraction, checked.train.checkpoint) == (0.1, "best")
+    assert (checked.generate.backend, checked.fit.gan.architecture) == ("gan", "fastgan")
+    assert [checked.train_of(name).objective for name in checked.compare.arms] == [
+        "cross_entropy", "gda", "gda_multi_head", "gda_ssl", "gda_mps", "pcr", "mgr", "real_consistency",
+    ]  # fmt: skip
+    assert set(checked.arms) == set(checked.compare.arms)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +147,8 @@ def test_every_preset_and_architecture_is_valid_or_refused_in_one_line(preset, a
         return
     values = params(preset, architecture)
     checked = Params.model_validate(values)
-    assert checked.train_of("targeted_sam").optimizer == "sam"
+    if preset != "mgr":
+        assert checked.train_of("targeted_sam").optimizer == "sam"
     assert checked.train.model == checked.probe.model
 
 

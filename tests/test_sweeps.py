@@ -19,7 +19,7 @@ from gdacli.errors import GdaError
 from gdacli.metrics import paired_difference
 from gdacli.sections import ArmParams
 from gdacli.selection import STRATEGIES, UNSIZED
-from gdacli.sweeps import PAPER, STRENGTHS_OF_K, compared, summary, sweep_arms
+from gdacli.sweeps import PAPER, STRENGTHS_OF_K, compared, summary, sweep_arms, with_search
 
 FIGURES = {"adds": "0.5", "selected": 0.5, "images": 9, "updates": 4}
 
@@ -27,7 +27,7 @@ FIGURES = {"adds": "0.5", "selected": 0.5, "images": 9, "updates": 4}
 @pytest.mark.parametrize("name", PAPER)
 @pytest.mark.parametrize("sized", [False, True])
 def test_arms_are_valid_and_the_papers(name, sized):
-    arms = sweep_arms(name, [], sized)
+    arms = sweep_arms(name, [], sized, num_train=50)
     made = {arm: ArmParams.model_validate(values).to_arm(arm) for arm, values in arms.items()}
     assert next(iter(arms)) == "original"
     if name == "strengths":
@@ -36,6 +36,13 @@ def test_arms_are_valid_and_the_papers(name, sized):
         assert [(arm.k, 1 + len(arm.strengths)) for arm in list(made.values())[1:]] == [
             pair for k in STRENGTHS_OF_K for pair in ((k, 1), (1, k))
         ]
+    elif name == "lambda":
+        settings_of = [arms[arm]["train"] for arm in made if arm != "original"]
+        assert [each["synthetic"]["weight"] for each in settings_of] == [tenth / 10 for tenth in range(1, 11)]
+        assert {each["objective"] for each in settings_of} == {"pcr"}
+        assert [arm.add for arm in made.values()] == [None] * 11
+    elif name == "sampled":
+        assert [arm.num_images for arm in made.values()] == [0, 50, 100, 250, 500, 1000]
     else:
         assert [arm.select for arm in made.values()] == [None, "misclassified", "high_loss", "cluster"]
         assert {arm.strengths for arm in made.values()} == {(), (0.4, 0.5, 0.7, 0.8)}
@@ -62,12 +69,42 @@ def test_a_strategy_that_only_ranks_takes_the_size_of_cluster_or_its_share(strat
         ("k", "6", "found 6, allowed: k of 2, 3, 4, 5"),
         ("selection", "clusters", "did you mean cluster?"),
         ("selection", "cluster cluster", "one stands twice"),
+        ("lambda", "0", "found 0, allowed: weights above 0"),
+        ("lambda", "inf", "found inf, allowed: weights above 0"),
+        ("lambda", "0.0004", "at most three decimals"),
+        ("sampled", "0.5", "found 0.5, allowed: whole numbers from 1"),
+        ("sampled", "0", "found 0, allowed: whole numbers from 1"),
     ],
 )
 def test_values_that_are_not_allowed(name, values, error):
     with pytest.raises(GdaError, match="--values: ") as raised:
         sweep_arms(name, values.split(), False)
     assert error in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "swept", "search"),
+    [
+        ("cross_entropy", "pcr", "mgr"), ("gda", "gda", "gda_mps"), ("gda_ssl", "gda_ssl", None),
+        ("real_consistency", "real_consistency", None),
+    ],
+)  # fmt: skip
+def test_the_weight_is_that_of_the_projects_objective_and_goes_over_to_its_search(objective, swept, search):
+    arms = sweep_arms("lambda", ["0.005", "2"], objective=objective)
+    assert list(arms) == ["original", f"{swept}_w0005", f"{swept}_w2000"]
+    assert arms["original"]["train"] == {"objective": "cross_entropy"}, "whatever the project's is"
+    best = arms[f"{swept}_w0005"]
+    assert best["train"] == {"objective": swept, "synthetic": {"weight": 0.005}}
+    wanted = {search: {"train": {"objective": search, "synthetic": {"weight": 0.005}}}} if search else {}
+    assert with_search(best) == wanted
+
+
+@pytest.mark.parametrize(("searching", "without"), [("mgr", "pcr"), ("gda_mps", "gda")])
+def test_an_objective_that_searches_by_the_validation_split_is_refused(searching, without):
+    with pytest.raises(GdaError) as raised:
+        sweep_arms("lambda", [], objective=searching)
+    assert "searches by the validation split that a sweep chooses by" in str(raised.value)
+    assert str(raised.value).endswith(f"allowed: -S train.objective={without}, whose weight {searching} then takes")
 
 
 LABELS = np.zeros(1000, np.int64)
@@ -100,6 +137,8 @@ def test_it_says_whether_the_best_is_better_than_chance():
     one = found({"original": [50], "s0500": [41]}, seeds=[0])
     assert "NOT significantly better than any other arm" in summary(one)
     assert "0.90 points higher error with one seed: whether it is chance cannot be told" in summary(one)
+    weighed = found({"original": [50, 52, 51], "pcr_w0100": [41, 40, 41]}, with_search={"mgr": {"train": {}}})
+    assert "takes the same weight, as in its paper:\n  mgr: {train: {}}\n" in summary(weighed)
     none = found({"original": [40, 41, 40], "s0500": [45, 45, 46]})
     assert "nothing to take over" in summary(none)
 
@@ -186,6 +225,38 @@ def test_on_the_test_split_it_chooses_nothing(swept):
     assert (result["split"], "best" in result, "take_over" in result) == ("test", False, False)
 
 
+def test_the_weights_of_an_objective_are_swept_with_the_projects_generator(swept):
+    outcome = swept(
+        *("sweep", "lambda", "--values", "0.01,0.1", "--seeds", "0", "--json"),
+        *("-S", "train.synthetic={batch_size: 4, num_inference_steps: 2}"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert "original-0: was finished before" in outcome.stderr, "the reference is the project's own arm"
+    result = json.loads(outcome.stdout)
+    assert {name: arm["adds"] for name, arm in result["arms"].items()} == {
+        "original": "nothing", "pcr_w0010": "pcr x 0.01", "pcr_w0100": "pcr x 0.1",
+    }  # fmt: skip
+    assert {arm["updates"] for arm in result["arms"].values()} == {2}
+    best = result["best"]
+    weight = {"pcr_w0010": 0.01, "pcr_w0100": 0.1}.get(best)
+    search = {"mgr": {"train": {"objective": "mgr", "synthetic": {"weight": weight}}}}
+    assert result.get("with_search") == (search if weight else None)
+    histories = [(swept.folder / f"sweeps/lambda/data/train/{arm}-0/history.csv").read_text() for arm in result["arms"]]
+    assert len(set(histories)) == 3
+
+
+def test_sampled_images_are_as_many_times_the_train_images(swept):
+    outcome = swept("sweep", "sampled", "--values", "1,2", "--seeds", "0", "--json")
+    assert outcome.code == 0, outcome.stderr
+    result = json.loads(outcome.stdout)
+    num_train = json.loads((swept.folder / "data/source/dataset.json").read_text())["splits"]["train"]["count"]
+    assert [arm["adds"] for arm in result["arms"].values()] == [
+        "nothing", f"{num_train} sampled", f"{2 * num_train} sampled",
+    ]  # fmt: skip
+    assert [arm["images"] for arm in result["arms"].values()] == [num_train, 2 * num_train, 3 * num_train]
+    assert {arm["updates"] for arm in result["arms"].values()} == {2}, "matched, as the project's budget says"
+
+
 def test_the_stability_is_that_of_the_probes_and_a_second_run_trains_none(swept):
     command = ("sweep", "stability", "--values", "cluster,random", "--seeds", "0,3")
     first = swept(*command)
@@ -214,6 +285,8 @@ def test_the_stability_is_that_of_the_probes_and_a_second_run_trains_none(swept)
             "-S data.seed=1: sweep strengths takes values of compute, select, generate, train",
         ),
         ("strengths -S evaluate.split=test", "--values, --seeds and --on say what is compared"),
+        ("lambda -S train.objective=gda_mps", "allowed: -S train.objective=gda, whose weight gda_mps then takes"),
+        ("lambda -S train.objective=mgr", "allowed: -S train.objective=pcr, whose weight mgr then takes"),
         ("strengths --seeds 0,0", "--seeds: found 0,0, allowed: whole numbers, each once"),
         ("strengths --values 0.01", "0.01 of generate.num_inference_steps 4 is no denoising step"),
         ("k -S train.pretrained=data/probe/model.safetensors", "a sweep has a folder and a data/ of its own: give an"),

@@ -173,6 +173,7 @@ def test_other_commands_do_not_run_in_several_processes(ready, monkeypatch):
     ("options", "message"),
     [
         (["train.schedule=one_cycle"], "train: warmup: found 0; schedule: one_cycle needs a share of the updates"),
+        (["train.milestones=[0.6,0.3]"], "train: milestones: found [0.6, 0.3], allowed: rising shares"),
         (["train.optimizer=adamw", "train.nesterov=true"], "nesterov goes with SGD and momentum > 0, found adamw"),
         (["train.sam.m=9"], "sam.m: found 9; at most batch_size 8, or null"),
         (["train.optimizer=lion"], "train.optimizer: found 'lion'"),
