@@ -162,16 +162,16 @@ def distance_plot(courses: Mapping[str, Course]) -> str:
     """Draw the Fréchet distance of found images (a line per arm) and of those of uniform samples (dashed) over epochs.
 
     Args:
-        courses: by arm, with distances.
+        courses: by arm; those without distances have no line.
     """
     figure, axes = _figure(3.2)
     for row, (name, course) in enumerate(courses.items()):
-        epochs, colour = [each.epoch for each in course.distances], COLOURS[(row + 1) % len(COLOURS)]
-        for values, line, how in (
-            ([each.found for each in course.distances], "o-", "found"),
-            ([each.uniform for each in course.distances], "o--", "uniform"),
-        ):
-            axes.plot(epochs, values, line, ms=3, lw=1.4, color=colour, label=f"{name}: {how}")
+        if not course.distances:
+            continue
+        epochs, colour = [each.epoch for each in course.distances], COLOURS[row % len(COLOURS)]
+        found, uniform = zip(*((each.found, each.uniform) for each in course.distances), strict=True)
+        axes.plot(epochs, found, "o-", ms=3, lw=1.5, color=colour, label=f"{name}: found")
+        axes.plot(epochs, uniform, "--", lw=1.2, alpha=0.6, color=colour, label=f"{name}: uniform")
     axes.set_xlabel("epoch")
     axes.set_ylabel("Fréchet distance")
     axes.xaxis.get_major_locator().set_params(integer=True)

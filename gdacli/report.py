@@ -130,8 +130,8 @@ class Report:
             return None
         listed = "; ".join(f"{objective}: {', '.join(arms)}" for objective, arms in names.items())
         return (
-            f"The arms minimise different objectives, and are compared in that too ({listed}). Those with synthetic "
-            "images of their own see them beside the real ones, which alone are counted as seen."
+            f"The arms minimise different objectives, and are compared in that too ({listed}). One with synthetic "
+            "images sees a batch of them in every update, which is not counted among the images seen."
         )
 
     def about_collapse(self) -> str | None:

@@ -101,7 +101,7 @@ def render_html(report: Report) -> str:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     validated = {name: curve for name, curve in report.curves.items() if "validation_loss" in curve}
-    searching = {name: course for name, course in report.courses.items() if course.distances}
+    searching = any(course.distances for course in report.courses.values())
     environment.filters |= {
         "spread": spread,
         "between": between,
@@ -129,7 +129,7 @@ def render_html(report: Report) -> str:
         gradient_variance_plot=gradient_variance_plot(_gradient_curves(report)) if report.gradient_variance else None,
         validation_plot=validation_plot(validated) if validated else None,
         course_plots={name: course_plot(course) for name, course in report.courses.items() if course.maps},
-        distance_plot=distance_plot(searching) if searching else None,
+        distance_plot=distance_plot(report.courses) if searching else None,
         probe_plot=probe_plot(report),
     )
 
