@@ -9,7 +9,8 @@ ARCHITECTURES = ("residual_mlp", "residual_shallow", "mlp", "linear")
 class Finder(nn.Module):
     """F: latent vectors float32 [B, Z] => [B, Z].
 
-    `residual_mlp`: z + tanh(MLP(z)); `residual_shallow`: z + tanh(W z + b); `mlp`: MLP(z); `linear`: W z + b.
+    `residual_mlp`: z + tanh(MLP(z)); `residual_shallow`: z + tanh(W z + b); `mlp`: MLP(z); `linear`: W z + b. The first
+    two start as the identity, so that a search starts from uniform samples.
 
     Args:
         latent_dim: Z.
@@ -18,7 +19,8 @@ class Finder(nn.Module):
         seed: of the first weights.
 
     Source: meta-generative-regularization paper, Eq. 10 and appendix B.2; the MLP has three layers with leaky ReLU
-    (section 4.1). Its width is not stated.
+    (section 4.1). Its width and its first weights are not
+    stated.
     """
 
     def __init__(self, latent_dim: int, architecture: str, hidden: int | None, seed: int) -> None:
@@ -37,6 +39,10 @@ class Finder(nn.Module):
             else:
                 self.net = nn.Linear(latent_dim, latent_dim)
         self.residual = architecture.startswith("residual")
+        if self.residual:
+            *_, last = (layer for layer in self.net.modules() if isinstance(layer, nn.Linear))
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """[B, Z] => [B, Z]."""
