@@ -16,15 +16,19 @@ def uses_real_images_alone(arm: Arm, objective: str) -> bool:
 def main_arm(arms: Mapping[str, Arm], objectives: Mapping[str, str]) -> str | None:
     """Return the arm that a headline is about.
 
-    It is `targeted`, else one of chosen images, one that searches for images (`mgr`), one of any images, of copies.
+    It is `targeted`, else one of chosen images, one that searches for images (`mgr` first), one of any images, of copies.
 
     Args:
         arms: by name.
         objectives: `train.objective` by arm.
+
+    >>> arms = {name: Arm(name) for name in ("original", "pcr", "search")}
+    >>> main_arm(arms, {"original": "cross_entropy", "pcr": "pcr", "search": "mgr"})
+    'search'
     """
     made = [name for name, arm in arms.items() if arm.add in ("synthetic", "sampled")]
     chosen = [name for name in made if arms[name].select not in (None, "all", "random")]
-    searched = [name for name in arms if objectives[name] in ("mgr", "gda_mps")]
+    searched = [name for objective in ("mgr", "gda_mps") for name in arms if objectives[name] == objective]
     generating = [name for name in arms if objectives[name] not in ("cross_entropy", "real_consistency")]
     made = [*chosen, *searched, *generating, *made] or [name for name, arm in arms.items() if arm.add]
     return next((name for name in ("targeted", *made) if name in made), None)
