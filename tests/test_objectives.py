@@ -15,7 +15,7 @@ from gdacli.finder import Finder
 from gdacli.loading import InMemory
 from gdacli.losses import pseudo_consistency, uda_consistency
 from gdacli.models import create_model
-from gdacli.objectives import TERMS, SyntheticObjective
+from gdacli.objectives import OBJECTIVES, SyntheticObjective
 from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.synthetic_images import Generated, Stored, Views
 from gdacli.training import Epoch, predict, train_classifier
@@ -63,7 +63,7 @@ def stored(strong: Any = STRONG, batch_size: int = 12, world: World | None = Non
 
 def make(name: str, world: World | None = None, **search: Any) -> SyntheticObjective:
     """Put an objective together as `trainings` does, with images of the tiny generator."""
-    term, head = TERMS[name], None
+    term, head = OBJECTIVES[name].term, None
     if name == "gda_multi_head":
         torch.manual_seed(0)
         head = nn.Linear(16, 2)
@@ -101,7 +101,7 @@ def plain() -> dict:
     return train(None)[0]
 
 
-NAMES = [*TERMS]
+NAMES = [*OBJECTIVES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,7 +174,7 @@ def test_the_weight_is_that_of_the_term_and_the_loss_is_told_without_it():
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     parts = []
     for weight in (0.5, 1.0):
-        objective = SyntheticObjective(TERMS["pcr"], generated(), weight=weight)
+        objective = SyntheticObjective(OBJECTIVES["pcr"].term, generated(), weight=weight)
         parts.append((objective.gradients(step_of(model, objective)), objective.losses.clone()))
     assert torch.equal(parts[0][1], parts[1][1])
     assert all(torch.allclose(2 * half, whole) for half, whole in zip(parts[0][0], parts[1][0], strict=True))
@@ -184,7 +184,7 @@ def test_the_weight_is_that_of_the_term_and_the_loss_is_told_without_it():
 def test_synthetic_images_move_the_running_statistics_only_if_told_so(moves, equal):
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
-    objective = SyntheticObjective(TERMS["pcr"], generated(), weight=1.0, moves_statistics=moves)
+    objective = SyntheticObjective(OBJECTIVES["pcr"].term, generated(), weight=1.0, moves_statistics=moves)
     objective.gradients(step_of(model, objective))
     after = dict(model.named_buffers())
     assert before
@@ -206,8 +206,8 @@ SEARCHES: list[dict[str, Any]] = [
     {"kl_weight": 0.0},
     {"kl_reduction": "sum"},
     {"inner_lr": 0.5},
-    {"criterion": TERMS["gda"]},
-    {"criterion": TERMS["pcr"]},
+    {"criterion": OBJECTIVES["gda"].term},
+    {"criterion": OBJECTIVES["pcr"].term},
     {"finder": None},
     *({"finder": Finder(4, kind, 6, 0)} for kind in ("residual_shallow", "mlp", "linear")),
 ]
@@ -281,4 +281,4 @@ def test_consistency_in_numbers():
 
 def test_two_views_are_needed_for_consistency():
     with pytest.raises(ValueError, match="two views"):
-        TERMS["pcr"](lambda x: (x, x), Views(torch.zeros(2, 3), None, torch.zeros(2), 2))
+        OBJECTIVES["pcr"].term(lambda x: (x, x), Views(torch.zeros(2, 3), None, torch.zeros(2), 2))
