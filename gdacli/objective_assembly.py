@@ -15,7 +15,6 @@ from gdacli.live import LiveGenerator
 from gdacli.loading import ImageSource
 from gdacli.models import Classifier
 from gdacli.objectives import OBJECTIVES, Supply, SyntheticObjective, Term, gda, gda_multi_head, gda_ssl, pcr
-from gdacli.prepared import Prepared
 from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.rng import derive_seed
 from gdacli.synthetic_images import Generated, Stored
@@ -30,8 +29,8 @@ CRITERIA: dict[str, Term | None] = {"validation": None, "cross_entropy": gda, "p
 
 def make_objective(
     settings: Mapping[str, Any],
-    prepared: Prepared,
     model: Classifier,
+    num_classes: int,
     device: torch.device,
     *,
     real: Labelled,
@@ -46,20 +45,20 @@ def make_objective(
 
     Args:
         settings: `Train.of_weights`.
-        prepared: the real images.
         model: that is trained, on `device`.
+        num_classes: of the data.
         device: of all.
         real: the training images.
         stored: the synthetic images that the arm adds; they go before the generator's.
         live: the generator; None where none is needed.
-        validation: the images of the validation split, if there is one.
+        validation: the images of the validation split; a search that looks ahead needs them.
         augmentations: of the training; see `synthetic_images.Stored`.
         seed: of the training.
         world: the processes.
 
     Raises:
-        GdaError: the objective does not take such images, the generator does not fit, nothing that it trains is
-            trained, or there are no validation images to look at.
+        GdaError: the objective does not take such images, the generator does not fit, or nothing that it trains is
+            trained.
     """
     name, own, search = settings["objective"], settings["synthetic"], settings.get("finder")
     kind = OBJECTIVES[name]
@@ -71,7 +70,7 @@ def make_objective(
             f"train.freeze: found {settings['freeze']}, but train.objective {name} trains all but the last layer, and "
             "nothing of that is left: freeze less, or take gda or gda_ssl"
         )
-    head, term = _term(name, own, model, prepared.num_classes, device, seed)
+    head, term = _term(name, own, model, num_classes, device, seed)
     looks_at = CRITERIA[search["criterion"]] if search is not None else None
     two_views = kind.two_views or looks_at is pcr
     batch: dict[str, Any] = {
@@ -88,8 +87,8 @@ def make_objective(
         raise ValueError(f"{name} needs images")
     else:
         supply = generated = Generated(
-            _generator(live, own, prepared.num_classes, device, seed, name, kind.labelled or looks_at is gda),
-            num_classes=prepared.num_classes,
+            _generator(live, own, num_classes, device, seed, name, kind.labelled or looks_at is gda),
+            num_classes=num_classes,
             image_size=model.image_size or live.image_size,
             latent_noise=own["latent_noise"] if two_views else 0.0,
             dtype=settings["dtype"],
@@ -97,10 +96,6 @@ def make_objective(
             **batch,
         )
         if search is not None:
-            if looks_at is None:
-                prepared.require_validation(
-                    "train.objective: the search for latent vectors looks at the validation loss"
-                )
             supply = _search(search, generated, term, own["weight"], looks_at, validation, seed, world)
     return SyntheticObjective(
         term, supply, weight=own["weight"], head=head, moves_statistics=own["batch_norm"] == "both"

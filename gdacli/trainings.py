@@ -104,10 +104,12 @@ def open_training(
         prepared.require_validation("train.checkpoint: found best")
     objective = None
     if settings["objective"] != "cross_entropy":
+        if settings.get("finder", {}).get("criterion") == "validation":
+            prepared.require_validation("train.objective: the search for latent vectors looks at the validation loss")
         objective = make_objective(
             settings,
-            prepared,
             model,
+            prepared.num_classes,
             device,
             real=(images, labels),
             stored=_stored(mix, arm, added, plain),
