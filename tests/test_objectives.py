@@ -100,7 +100,7 @@ def train(objective: SyntheticObjective | None, dropout: bool = False, **options
 
 @pytest.fixture(scope="module")
 def plain() -> dict:
-    return train(None)[0]
+    return train(None, updates=4)[0]
 
 
 NAMES = [*OBJECTIVES]
@@ -112,7 +112,7 @@ def test_each_trains_another_way_the_same_way_twice_and_learns(name, plain):
     assert one["error"] < 0.1
     assert all(epoch.synthetic_loss is not None and epoch.synthetic_loss >= 0 for epoch in epochs)
     assert epochs[-1].images == 360  # of the real ones alone
-    short, again = train(make(name))[0], train(make(name))[0]
+    short, again = (train(make(name), updates=4)[0] for _ in range(2))
     assert same(short, again)
     assert not same(short, plain)
 
@@ -263,6 +263,9 @@ def test_no_number_in_the_search_is_one_line():
 def test_latent_noise_makes_the_second_view():
     images = generated(strong=None, latent_noise=0.01)
     drawn = images.draw(0)
+    assert not torch.equal(images.draw(1).z, drawn.z)
+    assert drawn.noise is not None
+    assert drawn.noise.var() == pytest.approx(0.01, rel=0.5)
     views = images.views_of(drawn, drawn.z)
     assert views.strong is not None
     assert 0 < (views.strong - views.plain).abs().max() < 0.2
