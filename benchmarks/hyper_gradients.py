@@ -21,7 +21,7 @@ from torch import nn
 from gdacli.distributed import World
 from gdacli.meta_gradient import exact, finite_differences
 from gdacli.models import Classifier, create_model
-from gdacli.objectives import TERMS
+from gdacli.objectives import OBJECTIVES
 from gdacli.sam import running_statistics_kept
 from gdacli.synthetic_images import Generated, Views
 
@@ -71,7 +71,7 @@ def measure(model: Classifier, name: str, generated: Generated, data: Sequence[t
     seen = views.images if name == "pcr" else [views.plain]
     rows, others = torch.randint(len(images), (BATCH,)), torch.randint(len(held_out), (BATCH,))
     parameters, names = list(model.parameters()), [key for key, _ in model.named_parameters()]
-    weight, term = WEIGHTS[name], TERMS[name]
+    weight, term = WEIGHTS[name], OBJECTIVES[name].term
 
     def loss(of: Views) -> torch.Tensor:
         return term(model.logits_and_last_features, of).sum() / BATCH

@@ -30,7 +30,7 @@ from gdacli.distributed import World
 from gdacli.finder import Finder
 from gdacli.loading import InMemory
 from gdacli.models import create_model
-from gdacli.objectives import TERMS, SyntheticObjective
+from gdacli.objectives import OBJECTIVES, SyntheticObjective
 from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.synthetic_images import Generated, Stored
 from gdacli.training import train_classifier
@@ -39,7 +39,7 @@ BATCH, CLASSES, LATENT = 64, 10, 64
 MODELS = {"cpu": {"preact_resnet18": 16, "convnet": 16}, "cuda": {"preact_resnet18": 64, "convnet": 64}}
 """Device -> architecture: its width."""
 EXACT = "mgr, exact"
-NAMES = ["cross_entropy", *TERMS, EXACT]
+NAMES = ["cross_entropy", *OBJECTIVES, EXACT]
 WEIGHT = 0.01
 SETTINGS: dict[str, Any] = {
     "num_classes": CLASSES, "batch_size": BATCH, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": True,
@@ -75,7 +75,7 @@ def make_objective(name: str, images: torch.Tensor, num_features: int) -> Synthe
     if name == "cross_entropy":
         return None
     device, exact, name = images.device, name == EXACT, name.partition(",")[0]
-    term, head = TERMS[name], None
+    term, head = OBJECTIVES[name].term, None
     if name == "gda_multi_head":
         head = nn.Linear(num_features, CLASSES).to(device)
         term = partial(term, head=head)

@@ -91,10 +91,14 @@ class WithObjective(Section):
 
     @model_validator(mode="after")
     def _a_second_view(self) -> "WithObjective":
-        given = self.synthetic
-        if self.objective in CONSISTENCY and given.strong_augment is None and given.latent_noise == 0:
+        given, what = self.synthetic, f"objective: {self.objective}"
+        if self.objective == "gda_mps" and self.finder.criterion == "pcr":
+            what += " with finder.criterion: pcr"
+        elif self.objective not in CONSISTENCY:
+            return self
+        if given.strong_augment is None and given.latent_noise == 0:
             raise ValueError(
-                f"objective: {self.objective} compares two views of an image, but synthetic.strong_augment is null and "
+                f"{what} compares two views of an image, but synthetic.strong_augment is null and "
                 "synthetic.latent_noise 0: set either"
             )
         if self.objective == "real_consistency" and given.strong_augment is None:

@@ -1,12 +1,13 @@
 """Training objectives with a term on synthetic images, beside the cross-entropy of the real ones.
 
 L(theta) + lambda L_p(theta): meta-generative-regularization paper, Eq. 2. To add one: a function of (what the
-classifier says of images, views of a batch) -> losses [b], and its line in TERMS.
+classifier says of images, views of a batch) -> losses [b], and its line in OBJECTIVES.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -54,19 +55,31 @@ def _of_both(outputs: Outputs, views: Views, which: int) -> tuple[torch.Tensor, 
     return strong, plain
 
 
-TERMS: dict[str, Callable[..., torch.Tensor]] = {
-    "gda": gda,
-    "gda_multi_head": gda_multi_head,
-    "gda_ssl": gda_ssl,
-    "pcr": pcr,
-    "real_consistency": pcr,
-    "mgr": pcr,
-    "gda_mps": gda,
-}
-"""Objective -> its term. What else tells them apart is whose images they are: see `trainings.make_objective`."""
+@dataclass(frozen=True)
+class Kind:
+    """What tells an objective from the others."""
 
-NEEDS_CLASSES = ("gda", "gda_multi_head", "gda_mps")
-"""Objectives whose synthetic images must be of their class."""
+    term: Callable[..., torch.Tensor]
+    """A `Term`, but for its options."""
+    images: Literal["synthetic", "found", "real"]
+    """Which it is taken of; found ones are those of a search for latent vectors."""
+    two_views: bool
+    """Whether it compares strongly augmented images with plain ones."""
+    labelled: bool
+    """Whether the images must be of their class."""
+    trains_last_layer: bool
+    """Whether the classifier's last layer learns from it."""
+
+
+OBJECTIVES = {
+    "gda": Kind(gda, "synthetic", two_views=False, labelled=True, trains_last_layer=True),
+    "gda_multi_head": Kind(gda_multi_head, "synthetic", two_views=False, labelled=True, trains_last_layer=False),
+    "gda_ssl": Kind(gda_ssl, "synthetic", two_views=True, labelled=False, trains_last_layer=True),
+    "pcr": Kind(pcr, "synthetic", two_views=True, labelled=False, trains_last_layer=False),
+    "real_consistency": Kind(pcr, "real", two_views=True, labelled=False, trains_last_layer=False),
+    "mgr": Kind(pcr, "found", two_views=True, labelled=False, trains_last_layer=False),
+    "gda_mps": Kind(gda, "found", two_views=False, labelled=True, trains_last_layer=True),
+}
 
 
 class Supply(Protocol):
@@ -105,7 +118,7 @@ class SyntheticObjective:
     """The `training_step.Objective` that is a term on synthetic images, and what belongs to it.
 
     Args:
-        term: of TERMS, with its options.
+        term: of OBJECTIVES, with its options.
         supply: of images.
         weight: lambda.
         head: a last layer of its own for `gda_multi_head`, on the device of the model; trained with it, then left.

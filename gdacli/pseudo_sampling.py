@@ -151,7 +151,8 @@ class PseudoSampling:
             return self._term(outputs, seen).sum() / seen.count
 
         with twice_differentiable() if self._exact else contextlib.nullcontext():
-            own = torch.autograd.grad(loss(step.outputs), parameters, create_graph=self._exact, materialize_grads=True)
+            now = loss(step.uncompiled if self._exact else step.outputs)
+            own = torch.autograd.grad(now, parameters, create_graph=self._exact, materialize_grads=True)
         total = [real + self._weight * each.detach() for real, each in zip(step.real, own, strict=True)]
         step.world.sum_(total)
         rate = self._inner_lr or step.rate

@@ -15,7 +15,7 @@ from gdacli.evidence import PoolEvidence
 from gdacli.galleries import Gallery, Picture, Suspect
 from gdacli.histories import collapsed
 from gdacli.metrics import Estimate, estimate
-from gdacli.objectives import NEEDS_CLASSES
+from gdacli.objectives import OBJECTIVES
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
@@ -136,11 +136,12 @@ class Report:
 
     def about_collapse(self) -> str | None:
         """Warn of arms whose features are the same for all images; None if there are none."""
+        labelled = {name for name, kind in OBJECTIVES.items() if kind.labelled}
         arms = [
             name
             for name, curve in self.curves.items()
             if "synthetic_loss" in curve
-            and self.objective(self.arm(name)) not in NEEDS_CLASSES
+            and self.objective(self.arm(name)) not in labelled
             and collapsed(curve["error"], curve["synthetic_loss"], len(self.class_names))
         ]
         if not arms:

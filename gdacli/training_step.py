@@ -44,6 +44,11 @@ class Step:
         with self.autocast():
             return self.forward(_laid_out(images))
 
+    def uncompiled(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same from a pass that can be differentiated twice, which torch.compile's cannot."""
+        with self.autocast():
+            return self.model.logits_and_last_features(_laid_out(images))
+
     def precise(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and features in float32."""
         return self.forward(_laid_out(images))

@@ -50,6 +50,9 @@ def training_identity(
     Raises:
         GdaError: the weights to start from do not exist.
     """
+    packages = ["torch", "timm", "torchvision", "pillow"]
+    if settings["objective"] != "cross_entropy":
+        packages += ["kornia", "scikit-learn", "diffusers"]  # second views, truncation, a live generator
     return digest(
         TRAINING_VERSION,
         sha256_file(dataset),
@@ -60,7 +63,7 @@ def training_identity(
         generator,
         device,
         threads,
-        [version(name) for name in ("torch", "timm", "torchvision", "pillow")],
+        [version(name) for name in packages],
     )
 
 

@@ -6,31 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from gdacli.batches import batch_bounds
 from gdacli.distributed import World
-from gdacli.errors import GdaError
-from gdacli.finder import Finder
 from gdacli.image_index import References, read_references
 from gdacli.live import LiveGenerator
 from gdacli.loading import ImageSource, open_images
 from gdacli.models import Classifier, create_model, freeze
-from gdacli.objectives import NEEDS_CLASSES, TERMS, Supply, SyntheticObjective, Term, gda, gda_ssl, pcr
+from gdacli.objective_assembly import Labelled, make_objective
 from gdacli.prepared import Prepared
-from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.rng import derive_seed
-from gdacli.synthetic_images import Generated, Stored
 from gdacli.tables import read_columns
 from gdacli.training import Epoch, Keeper, State, predict, train_classifier
 from gdacli.training_step import Objective
-from gdacli.truncation import Truncated, find_centres
-
-CRITERIA: dict[str, Term | None] = {"validation": None, "cross_entropy": gda, "pcr": pcr}
-"""`finder.criterion` -> what is raised on synthetic images instead of looking ahead."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +98,23 @@ def open_training(
     ).to(device)
     freeze(model, settings["freeze"])
     plain = {**reading, "random_resized_crop": None}
-    validate = _validation(prepared, **plain)
+    validation = _validation(prepared, **plain)
     best = settings["checkpoint"] == "best"
     if best:
         prepared.require_validation("train.checkpoint: found best")
     objective = None
     if settings["objective"] != "cross_entropy":
-        objective = _objective(
+        if settings.get("finder", {}).get("criterion") == "validation":
+            prepared.require_validation("train.objective: the search for latent vectors looks at the validation loss")
+        objective = make_objective(
             settings,
-            prepared,
             model,
+            prepared.num_classes,
             device,
-            stored=(images, labels) if settings["objective"] == "real_consistency" else _stored(mix, arm, added, plain),
+            real=(images, labels),
+            stored=_stored(mix, arm, added, plain),
             live=live,
-            validation=lambda: (open_images(prepared.references("validation"), **plain), prepared.labels("validation")),
+            validation=validation,
             augmentations=loop["augmentations"],
             seed=derive_seed("train", seed),
             world=world or World(),
@@ -139,7 +132,7 @@ def open_training(
         objective=objective,
         course={
             **{name: settings[name] for name in ("schedule", "milestones", "warmup", "ema_decay")},
-            "validate": validate,
+            "validate": partial(_validate, *validation) if validation is not None else None,
             "keep_best": best,
         },
     )
@@ -181,10 +174,6 @@ def fit(
     )
 
 
-Labelled = tuple[ImageSource, torch.Tensor]
-"""N images, and their labels int64 [N] on the CPU."""
-
-
 def _rows(mix: Path, objective: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return which rows of a mix are trained on, and which are the objective's; real images come first."""
     origins = read_columns(mix, ["origin"])["origin"].to_pylist()
@@ -208,131 +197,16 @@ def _stored(mix: Path, arm: str, rows: tuple[int, int], reading: Mapping[str, An
     return open_images(references, **reading), labels
 
 
-def _objective(
-    settings: Mapping[str, Any],
-    prepared: Prepared,
-    model: Classifier,
-    device: torch.device,
-    *,
-    stored: Labelled | None,
-    live: LiveGenerator | None,
-    validation: Callable[[], tuple[ImageSource, np.ndarray]],
-    augmentations: Mapping[str, Any],
-    seed: int,
-    world: World,
-) -> SyntheticObjective:
-    """Put an objective together; `stored` images go before the generator's."""
-    name, own, search = settings["objective"], settings["synthetic"], settings.get("finder")
-    head, term = _term(name, own, model, prepared.num_classes, device, seed)
-    looks_at = CRITERIA[search["criterion"]] if search is not None else None
-    two_views = TERMS[name] in (gda_ssl, pcr) or looks_at is pcr
-    batch: dict[str, Any] = {
-        "batch_size": own["batch_size"],
-        "strong": own["strong_augment"] if two_views else None,
-        "seed": derive_seed("objective", seed),
-        "world": world,
-    }
-    supply: Supply
-    if stored is not None:
-        supply = Stored(*stored, augmentations=augmentations, **batch)
-    elif live is None:
-        raise ValueError(f"{name} needs images")
-    else:
-        generator = live.load(device, own["num_inference_steps"])
-        if not generator.conditional and (name in NEEDS_CLASSES or looks_at is gda):
-            raise GdaError(
-                f"train.objective: {name}: the generator ({live.name}) is told no class, so its images have no labels; "
-                "allowed with it: pcr, mgr (criterion: validation or pcr), gda_ssl"
-            )
-        if own["truncation"] is not None:
-            cut = dict(own["truncation"])
-            psi = cut.pop("psi")
-            of_centres = derive_seed("truncation", seed)
-            centres = find_centres(generator, num_classes=prepared.num_classes, seed=of_centres, device=device, **cut)
-            generator = Truncated(generator, centres, psi)
-        generated = Generated(
-            generator,
-            num_classes=prepared.num_classes,
-            image_size=model.image_size or live.image_size,
-            latent_noise=own["latent_noise"] if two_views else 0.0,
-            dtype=settings["dtype"],
-            device=device,
-            **batch,
-        )
-        supply = generated
-        if search is not None:
-            supply = _search(search, generated, term, own["weight"], looks_at, prepared, validation, seed, world)
-    return SyntheticObjective(
-        term, supply, weight=own["weight"], head=head, moves_statistics=own["batch_norm"] == "both"
-    )
-
-
-def _term(
-    name: str, own: Mapping[str, Any], model: Classifier, num_classes: int, device: torch.device, seed: int
-) -> tuple[nn.Module | None, Term]:
-    """Return the term of an objective, and what is trained for it beside the classifier."""
-    term, head = TERMS[name], None
-    if name == "gda_multi_head":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("head", seed))
-            head = nn.Linear(model.num_features(), num_classes).to(device)
-        return head, partial(term, head=head)
-    if name == "gda_ssl":
-        return None, partial(term, temperature=own["temperature"], confidence=own["confidence"])
-    return None, term
-
-
-def _search(
-    search: Mapping[str, Any],
-    generated: Generated,
-    term: Term,
-    weight: float,
-    looks_at: Term | None,
-    prepared: Prepared,
-    validation: Callable[[], tuple[ImageSource, np.ndarray]],
-    seed: int,
-    world: World,
-) -> PseudoSampling:
-    """Put the search for latent vectors together."""
-    ahead = None
-    if looks_at is None:
-        prepared.require_validation("train.objective: the search for latent vectors looks at the validation loss")
-        images, labels = validation()
-        ahead = Stored(
-            images,
-            torch.from_numpy(labels.copy()),
-            batch_size=search["batch_size"],
-            augmentations={},
-            strong=None,
-            seed=derive_seed("validation", seed),
-            world=world,
-        )
-    finder = None
-    if search["optimise"] == "finder":
-        of_weights = derive_seed("finder", seed)
-        finder = Finder(generated.generator.latent_dim, search["architecture"], search["hidden"], of_weights)
-        finder.to(generated.device)
-    return PseudoSampling(
-        generated,
-        term,
-        weight=weight,
-        finder=finder,
-        validation=ahead,
-        criterion=looks_at,
-        **{name: search[name] for name in ("lr", "kl_weight", "kl_reduction", "gradient", "epsilon", "inner_lr")},
-    )
-
-
-def _validation(prepared: Prepared, **reading: Any) -> Callable[[Classifier], tuple[float, float]] | None:
-    """Return what gives a model's error in % and loss in nats on the validation split, None without one."""
+def _validation(prepared: Prepared, **reading: Any) -> Labelled | None:
+    """Open the validation split; None without one."""
     if prepared.splits["validation"].count == 0:
         return None
-    images = open_images(prepared.references("validation"), **reading)
-    truth = torch.from_numpy(prepared.labels("validation"))
+    labels = torch.from_numpy(prepared.labels("validation").copy())
+    return open_images(prepared.references("validation"), **reading), labels
 
-    def validate(model: Classifier) -> tuple[float, float]:
-        logits = predict(model, images.in_order())
-        error = (logits.argmax(1) != truth).float().mean().item()
-        return 100 * error, F.cross_entropy(logits, truth).item()
 
-    return validate
+def _validate(images: ImageSource, truth: torch.Tensor, model: Classifier) -> tuple[float, float]:
+    """Return a model's error in % and its mean cross-entropy in nats."""
+    logits = predict(model, images.in_order())
+    error = (logits.argmax(1) != truth).float().mean().item()
+    return 100 * error, F.cross_entropy(logits, truth).item()

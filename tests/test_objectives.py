@@ -1,6 +1,7 @@
 """Objectives in the training loop, with a tiny generator that is a function of its latent vector."""
 
 import io
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,15 +10,16 @@ import torch
 from test_training import SAM, SETTINGS, Saved, halves, same
 from torch import nn
 
+from gdacli import objective_sections
 from gdacli.distributed import World
 from gdacli.errors import GdaError
 from gdacli.finder import Finder
 from gdacli.loading import InMemory
 from gdacli.losses import pseudo_consistency, uda_consistency
 from gdacli.models import create_model
-from gdacli.objectives import TERMS, SyntheticObjective
+from gdacli.objectives import OBJECTIVES, SyntheticObjective
 from gdacli.pseudo_sampling import PseudoSampling
-from gdacli.synthetic_images import Generated, Stored, Views
+from gdacli.synthetic_images import Generated, Stored
 from gdacli.training import Epoch, predict, train_classifier
 
 STRONG = {"num_ops": 2, "magnitude": 9}
@@ -62,16 +64,16 @@ def stored(strong: Any = STRONG, batch_size: int = 12, world: World | None = Non
 
 
 def make(name: str, world: World | None = None, **search: Any) -> SyntheticObjective:
-    """Put an objective together as `trainings` does, with images of the tiny generator."""
-    term, head = TERMS[name], None
+    """Put an objective together as `objective_assembly` does, with images of the tiny generator."""
+    term, head = OBJECTIVES[name].term, None
     if name == "gda_multi_head":
         torch.manual_seed(0)
         head = nn.Linear(16, 2)
         term = partial(term, head=head)
     if name == "gda_ssl":
         term = partial(term, temperature=0.4, confidence=0.5)
-    supply: Any = stored(world=world) if name == "real_consistency" else generated(world=world or World())
-    if name in ("mgr", "gda_mps"):
+    supply: Any = stored(world=world) if OBJECTIVES[name].images == "real" else generated(world=world or World())
+    if OBJECTIVES[name].images == "found":
         images, labels = halves()
         of_validation = Stored(
             InMemory(images), labels, batch_size=10, augmentations={}, strong=None, seed=1, world=world or World()
@@ -98,10 +100,10 @@ def train(objective: SyntheticObjective | None, dropout: bool = False, **options
 
 @pytest.fixture(scope="module")
 def plain() -> dict:
-    return train(None)[0]
+    return train(None, updates=4)[0]
 
 
-NAMES = [*TERMS]
+NAMES = [*OBJECTIVES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +112,7 @@ def test_each_trains_another_way_the_same_way_twice_and_learns(name, plain):
     assert one["error"] < 0.1
     assert all(epoch.synthetic_loss is not None and epoch.synthetic_loss >= 0 for epoch in epochs)
     assert epochs[-1].images == 360  # of the real ones alone
-    short, again = train(make(name))[0], train(make(name))[0]
+    short, again = (train(make(name), updates=4)[0] for _ in range(2))
     assert same(short, again)
     assert not same(short, plain)
 
@@ -149,16 +151,43 @@ def step_of(model: Any, objective: SyntheticObjective, update: int = 0) -> Any:
     return Step(update, 1, 0.1, model, model.logits_and_last_features, "float32", parameters, real, World(), 0)
 
 
-@pytest.mark.parametrize("name", ["pcr", "mgr", "real_consistency"])
-def test_the_last_layer_gets_no_gradient_of_consistency(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_layer_gets_a_gradient_only_where_the_table_says_so(name):
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     objective = make(name)
     step = step_of(model, objective)
-    gradients = dict(zip([key for key, _ in model.named_parameters()], objective.gradients(step), strict=True))
-    of_head = {key: value for key, value in gradients.items() if "head" in key}
+    names = [key for key, _ in model.named_parameters()] + ["own"] * len(objective.parameters())
+    gradients = list(zip(names, objective.gradients(step), strict=True))
+    of_head = [value for key, value in gradients if key.startswith("net.head")]
     assert of_head
-    assert all(not value.any() for value in of_head.values())
-    assert any(value.abs().max() > 0 for key, value in gradients.items() if "head" not in key)
+    assert any(value.any() for value in of_head) is OBJECTIVES[name].trains_last_layer
+    assert any(value.any() for key, value in gradients if key.startswith("net.features"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_and_a_second_view_matter_only_where_the_table_says_so(name):
+    model = create_model("convnet", 2, {"width": 4}, 0).eval()
+    term = make(name)._term
+    images = generated()
+    views = images.views_of(drawn := images.draw(0), drawn.z)
+    others = replace(views, labels=1 - views.labels)
+    with torch.no_grad():
+        losses = [term(model.logits_and_last_features, each) for each in (views, others)]
+        assert losses[0].shape == views.labels.shape
+        assert torch.equal(*losses) is not OBJECTIVES[name].labelled
+        alone = replace(views, strong=None)
+        if OBJECTIVES[name].two_views:
+            with pytest.raises(ValueError, match="two views"):
+                term(model.logits_and_last_features, alone)
+        else:
+            assert torch.equal(term(model.logits_and_last_features, alone), losses[0])
+
+
+def test_params_know_the_objectives_of_the_table():
+    kinds = OBJECTIVES.items()
+    assert set(objective_sections.OBJECTIVES) == {"cross_entropy", *OBJECTIVES}
+    assert set(objective_sections.SEARCHING) == {name for name, kind in kinds if kind.images == "found"}
+    assert set(objective_sections.CONSISTENCY) == {name for name, kind in kinds if kind.two_views}
 
 
 def test_a_head_of_its_own_is_trained_and_the_classifiers_is_not():
@@ -174,7 +203,7 @@ def test_the_weight_is_that_of_the_term_and_the_loss_is_told_without_it():
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     parts = []
     for weight in (0.5, 1.0):
-        objective = SyntheticObjective(TERMS["pcr"], generated(), weight=weight)
+        objective = SyntheticObjective(OBJECTIVES["pcr"].term, generated(), weight=weight)
         parts.append((objective.gradients(step_of(model, objective)), objective.losses.clone()))
     assert torch.equal(parts[0][1], parts[1][1])
     assert all(torch.allclose(2 * half, whole) for half, whole in zip(parts[0][0], parts[1][0], strict=True))
@@ -184,7 +213,7 @@ def test_the_weight_is_that_of_the_term_and_the_loss_is_told_without_it():
 def test_synthetic_images_move_the_running_statistics_only_if_told_so(moves, equal):
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
-    objective = SyntheticObjective(TERMS["pcr"], generated(), weight=1.0, moves_statistics=moves)
+    objective = SyntheticObjective(OBJECTIVES["pcr"].term, generated(), weight=1.0, moves_statistics=moves)
     objective.gradients(step_of(model, objective))
     after = dict(model.named_buffers())
     assert before
@@ -206,8 +235,8 @@ SEARCHES: list[dict[str, Any]] = [
     {"kl_weight": 0.0},
     {"kl_reduction": "sum"},
     {"inner_lr": 0.5},
-    {"criterion": TERMS["gda"]},
-    {"criterion": TERMS["pcr"]},
+    {"criterion": OBJECTIVES["gda"].term},
+    {"criterion": OBJECTIVES["pcr"].term},
     {"finder": None},
     *({"finder": Finder(4, kind, 6, 0)} for kind in ("residual_shallow", "mlp", "linear")),
 ]
@@ -234,6 +263,9 @@ def test_no_number_in_the_search_is_one_line():
 def test_latent_noise_makes_the_second_view():
     images = generated(strong=None, latent_noise=0.01)
     drawn = images.draw(0)
+    assert not torch.equal(images.draw(1).z, drawn.z)
+    assert drawn.noise is not None
+    assert drawn.noise.var() == pytest.approx(0.01, rel=0.5)
     views = images.views_of(drawn, drawn.z)
     assert views.strong is not None
     assert 0 < (views.strong - views.plain).abs().max() < 0.2
@@ -268,17 +300,18 @@ def test_stored_images_come_pass_by_pass_from_any_update_on():
 
 
 def test_consistency_in_numbers():
+    uda = partial(uda_consistency, temperature=1.0, confidence=0.8)
     strong, plain = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     assert pseudo_consistency(strong, plain).tolist() == [5.0, 25.0]
     logits = torch.tensor([[4.0, 0.0], [0.1, 0.0]])
-    found = uda_consistency(logits, logits, temperature=1.0, confidence=0.8)
+    found = uda(logits, logits)
     assert found.tolist() == [pytest.approx(0, abs=1e-7), 0.0]
     away = uda_consistency(torch.zeros(2, 2, requires_grad=True), logits, temperature=0.5, confidence=0.8)
     wanted = logits[0].mul(2).softmax(0)
     assert away[0].item() == pytest.approx((wanted * (wanted.log() - torch.tensor(0.5).log())).sum().item(), rel=1e-5)
     assert away[1].item() == 0
-
-
-def test_two_views_are_needed_for_consistency():
-    with pytest.raises(ValueError, match="two views"):
-        TERMS["pcr"](lambda x: (x, x), Views(torch.zeros(2, 3), None, torch.zeros(2), 2))
+    for gradient_of_plain, consistency in ((False, uda), (True, pseudo_consistency)):
+        strong, plain = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 2.0]], requires_grad=True)
+        consistency(strong, plain).sum().backward()
+        assert strong.grad is not None
+        assert (plain.grad is not None) is gradient_of_plain

@@ -1,23 +1,27 @@
 """The search: a problem in which one latent direction says whether an image is of its class."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from test_objectives import make, step_of
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from gdacli.distributed import World
 from gdacli.finder import ARCHITECTURES, Finder, kl_to_prior
 from gdacli.loading import InMemory
-from gdacli.models import Classifier
-from gdacli.objectives import SyntheticObjective, gda
+from gdacli.losses import cross_entropy
+from gdacli.models import Classifier, create_model
+from gdacli.objectives import SyntheticObjective, gda, pcr
 from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.synthetic_images import Generated, Stored
 from gdacli.training import train_classifier
 
 NUM_SEEDS = 20
-UPDATES = 25
+UPDATES = 12
 
 
 class Leaky(nn.Module):
@@ -85,7 +89,7 @@ def validation_loss_and_finder(seed: int, search: bool) -> tuple[float, Finder]:
             InMemory(held_out), truth, batch_size=32, augmentations={}, strong=None, seed=seed, world=World()
         )
         supply = PseudoSampling(
-            generated, gda, weight=1.0, finder=finder, validation=validation, criterion=None, lr=3e-2, kl_weight=1e-2,
+            generated, gda, weight=1.0, finder=finder, validation=validation, criterion=None, lr=6e-2, kl_weight=1e-2,
             kl_reduction="mean", gradient="finite_differences", epsilon=0.01, inner_lr=None,
         )  # fmt: skip
     train_classifier(
@@ -137,3 +141,69 @@ def test_the_divergence_from_the_prior_in_numbers():
     assert kl_to_prior(z, "sum").item() == pytest.approx(
         torch.distributions.kl_divergence(gaussian, prior).sum().item(), rel=1e-6
     )
+
+
+class Once(torch.autograd.Function):
+    """What can be differentiated but once, as what torch.compile makes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+def test_the_gradient_one_step_ahead_is_that_of_the_step_written_out():
+    model = create_model("convnet", 2, {"width": 4}, 0).train()
+    objective = make("gda_mps", gradient="exact")  # lambda 0.5
+    search: Any = objective._supply
+    generator = torch.Generator().manual_seed(0)
+    real = [torch.randn(parameter.shape, generator=generator) for parameter in model.parameters()]
+    step = replace(
+        step_of(model, objective),
+        real=real,
+        forward=lambda x: tuple(map(Once.apply, model.logits_and_last_features(x))),
+    )
+    seen = search.generated.views_of(drawn := search.generated.draw(0), drawn.z).cut_off()
+    found, of_strong = search._ahead(step, seen)
+    assert not of_strong.any()
+
+    logits = model(seen.plain)
+    loss = cross_entropy(logits, F.one_hot(seen.labels, 2).float()).mean()
+    own = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    pairs = zip(model.named_parameters(), real, own, strict=True)
+    ahead = {name: parameter - 0.1 * (of_real + 0.5 * mine) for (name, parameter), of_real, mine in pairs}
+    batch = search._validation.views_of(0, 1)
+    validation_loss = F.cross_entropy(torch.func.functional_call(model, ahead, (batch.plain,)), batch.labels)
+    (wanted,) = torch.autograd.grad(validation_loss, seen.plain)
+    assert wanted.abs().max() > 1e-6
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("criterion", [gda, pcr])
+def test_a_criterion_is_raised(criterion):
+    model = create_model("convnet", 2, {"width": 4}, 0).train()
+    objective = make("mgr", criterion=criterion, kl_weight=0.0, lr=0.05)
+    search: Any = objective._supply
+    for update in range(15):
+        search.views(step_of(model, objective, update))
+    losses = []
+    with torch.no_grad():
+        drawn = search.generated.draw(100)
+        for z in (drawn.z, search.found(drawn.z)):
+            losses.append(criterion(model.logits_and_last_features, search.generated.views_of(drawn, z)).mean())
+    assert losses[1] > losses[0]
+
+
+def test_the_divergence_falls():
+    model = create_model("convnet", 2, {"width": 4}, 0).train()
+    objective = make("mgr", criterion=gda, kl_weight=100.0, lr=0.05, finder=Finder(4, "linear", None, 0))
+    search: Any = objective._supply
+    z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    first = kl_to_prior(search.found(z)).item()
+    for update in range(30):
+        search.views(step_of(model, objective, update))
+    assert kl_to_prior(search.found(z)).item() < first / 2

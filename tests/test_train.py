@@ -104,7 +104,7 @@ def test_history_and_progress(ready):
     folder = ready.folder / "data/train/original-0"
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["epoch", "updates", "images", "lr", "loss", "error", "validation_error"]
+    assert list(rows[0]) == ["epoch", "updates", "images", "lr", "loss", "error", "validation_error", "validation_loss"]
     assert rows[-1]["updates"] == "12"
     last = outcome.stderr.splitlines()[-1]
     assert "train original-0: 12/12 updates" in last
