@@ -109,7 +109,9 @@ def plan(
 
 @app.command()
 def preview(
-    num_sources: Annotated[int, typer.Option("-n", "--num-sources", min=1, help="How many source images.")] = 8,
+    num_sources: Annotated[
+        int, typer.Option("-n", "--num-sources", min=1, help="How many source images; of samples, how many classes.")
+    ] = 8,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for preview.png and preview.html.")
     ] = PREVIEW,
@@ -118,7 +120,7 @@ def preview(
     debug: Debug = False,
     directory: Directory = Path(),
 ) -> None:
-    """Make variants of a few selected images at every strength, and show them in a grid; the pool stays as it is.
+    """Make variants of a few selected images at every strength, or samples of each class, and show them in a grid.
 
     Example: `gdacli preview -n 8 -S generate.guidance_scale=2`
     """

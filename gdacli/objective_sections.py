@@ -34,7 +34,9 @@ class Synthetic(Section):
     weight: Annotated[float, Field(gt=0)] = Field(
         0.1, description="of the synthetic term, the papers' lambda: `gdacli sweep lambda` chooses it"
     )
-    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="synthetic images per update, of all processes")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        64, description="synthetic images per update, of all processes; of fewer stored ones all"
+    )
     strong_augment: StrongAugment | None = Field(
         StrongAugment(), description="of the second view that consistency compares; null: none, then set latent_noise"
     )
@@ -74,7 +76,9 @@ class Finder(Section):
     optimise: Literal["finder", "generator"] = Field(
         "finder", description="generator: change its weights instead of z; kl_weight then has no term"
     )
-    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="validation images per update, of all processes")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        64, description="validation images per update, of all processes; of fewer all"
+    )
     inner_lr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="of the step looked ahead; null: that of the update"
     )

@@ -164,7 +164,8 @@ def train_classifier(
         if objective is not None:
             objective.check()
         if not all(tensor.isfinite().all() for tensor in tensors):
-            raise GdaError(f"loss or weights are no longer numbers {when} (lr {lr:g}): lower lr")
+            also = "" if objective is None else ", or synthetic.weight"
+            raise GdaError(f"loss or weights are no longer numbers {when} (lr {lr:g}): lower lr{also}")
 
     def gradients(x: torch.Tensor, targets: torch.Tensor, count: int) -> Outcome:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):

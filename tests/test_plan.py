@@ -115,6 +115,18 @@ def test_a_preview_shows_the_pools_own_images(project):
     assert [image.tobytes() in made for image in shown] == [False, True, True] * 2
 
 
+def test_samples_are_previewed_where_no_arm_has_variants(project):
+    outcome = project("preview", "-n", "2", "-S", "compare.arms=[original, flood]")
+    assert "6 samples of each of 2 classes" in outcome.stdout, outcome.stderr
+    page = (project.folder / "data/preview/preview.html").read_text()
+    shown = [decode_array(base64.b64decode(text)) for text in re.findall(r"data:image/png;base64,([^\"]*)", page)]
+    pool = (project.folder / "data/synthetic").glob("train-sampled-*.tar")
+    made = {(sample.label, decode_array(sample.image).tobytes()) for path in pool for sample in read_shard(path)}
+    assert len(shown) == 2 * 6
+    found = {(place // 6, image.tobytes()) for place, image in enumerate(shown)} & made
+    assert [label for label, _ in sorted(found)] == [0, 0, 1, 1], "the pool's 5 are two of classes 0 and 1, one of 2"
+
+
 def test_nothing_to_preview_is_said(project):
     assert "none of them adds synthetic images" in project("preview", "-S", "compare.arms=[original]").error
 
