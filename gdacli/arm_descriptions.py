@@ -16,7 +16,7 @@ def uses_real_images_alone(arm: Arm, objective: str) -> bool:
 def main_arm(arms: Mapping[str, Arm], objectives: Mapping[str, str]) -> str | None:
     """Return the arm that a headline is about.
 
-    It is `targeted`, else one of chosen images, one that searches for images (`mgr` first), one of any images, of copies.
+    It is `targeted`, else one of chosen images, one that searches for images (`mgr` first), of any images, of copies.
 
     Args:
         arms: by name.

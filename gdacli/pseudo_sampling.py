@@ -64,6 +64,11 @@ class PseudoSampling:
         self._exact, self._epsilon, self._inner_lr = gradient == "exact", epsilon, inner_lr
         searched = generated.generator if finder is None else finder
         self._parameters = [parameter.requires_grad_() for parameter in searched.parameters()]
+        if not self._parameters:
+            raise GdaError(
+                "train.finder.optimise: found generator, but the generator has no weights that can change (an exported "
+                "program may hold them as constants): set it to finder"
+            )
         self._first = [each.detach().clone() for each in self._parameters] if finder is None else None
         self._adam = torch.optim.Adam(self._parameters, lr)
 

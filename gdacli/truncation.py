@@ -114,6 +114,6 @@ def require_mapping(generator: LatentGenerator) -> MappedGenerator:
     if not callable(getattr(generator, "mapping", None)):
         raise GdaError(
             "train.synthetic.truncation: the live generator has no second latent space w to truncate in; allowed: one "
-            "with a mapping, such as backend exported with generate.mapping; leave truncation out for others"
+            "with a mapping (backend gan, or exported with generate.mapping); leave truncation out for others"
         )
     return cast(MappedGenerator, generator)

@@ -242,7 +242,7 @@ SEARCHES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("search", SEARCHES, ids=range(len(SEARCHES)))
 def test_every_way_of_searching_finds_other_images(search):
     model = create_model("convnet", 2, {"width": 4}, 0).train()
     seen = []
