@@ -4,7 +4,7 @@ from gdacli.cleanliness import LEAST_TELLING_SIDE, Cleanliness, Copies
 
 
 def about_copies(found: Cleanliness, split: str) -> dict[str, str]:
-    """Say what was found, by what was compared.
+    """Say what was found, by what was compared; nothing of a comparison of no images.
 
     Args:
         found: the copies.
@@ -20,6 +20,8 @@ def about_copies(found: Cleanliness, split: str) -> dict[str, str]:
     }
     said = {}
     for name, copies in found.compared().items():
+        if not copies.num_images:  # images without a source are not like it
+            continue
         whose, of, therefore = what[name]
         # What is like its own source at any size is a copy of it; what is like one of thousands may be so by chance.
         by_chance = copies.num_near > 0 and found.side < LEAST_TELLING_SIDE and name != "unchanged"

@@ -32,6 +32,11 @@ def test_each_comparison_has_a_sentence_and_names_the_split():
     )
 
 
+def test_nothing_is_said_of_no_images():
+    found = replace(CLEAN, unchanged=replace(NONE, num_images=0, num_drawn=0))
+    assert about_copies(found, "test").keys() == CLEAN.compared().keys() - {"unchanged"}
+
+
 def test_what_was_not_looked_for_is_said():
     found = replace(CLEAN, near_within_train=False, within_train=Copies(10, 0, 0, 10, [EXACT]))
     assert about_copies(found, "test")["within_train"] == (
