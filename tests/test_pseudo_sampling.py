@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_objectives import make, step_of
+from test_objectives import make, step_of, train
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -185,7 +185,9 @@ def test_the_gradient_one_step_ahead_is_that_of_the_step_written_out():
 
 @pytest.mark.parametrize("criterion", [gda, pcr])
 def test_a_criterion_is_raised(criterion):
-    model = create_model("convnet", 2, {"width": 4}, 0).train()
+    model = create_model("convnet", 2, {"width": 4}, 0)
+    model.load_state_dict(train(None)[0]["state"])  # one that tells the classes apart has something to lose
+    model.train()
     objective = make("mgr", criterion=criterion, kl_weight=0.0, lr=0.05)
     search: Any = objective._supply
     for update in range(15):
