@@ -69,6 +69,7 @@ def quality(real: np.ndarray, synthetic: np.ndarray) -> None:
         pool_quality(
             real,
             synthetic,
+            pools=[""] * len(synthetic),
             source_rows=np.arange(len(synthetic)) // len(STRENGTHS) % len(real),
             strengths=np.array(STRENGTHS)[strengths],
             labels=labels,

@@ -50,6 +50,11 @@ def _images(arm: Arm, num_selected: int | None) -> str:
         return "the original images"
     if arm.add == "sampled":
         return f"+ {arm.num_images} sampled images, no source"
+    if arm.add == "imported":
+        of = f" of {arm.select} sources" if arm.select else ""
+        at = f" at {', '.join(f'{strength:g}' for strength in arm.strengths)}" if arm.strengths else ""
+        number = f"{arm.num_images} " if arm.num_images else f"as many as {arm.like} of the " if arm.like else ""
+        return f"+ {number}images{of}{at} of the imported pool {arm.pool}"
     which = {"all": "all images", "cluster": "late-learned images"}.get(arm.select or "", f"{arm.select} images")
     if arm.add == "copies":
         return f"{which} shown {arm.k} times"

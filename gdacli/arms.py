@@ -9,7 +9,13 @@ import numpy as np
 
 from gdacli.errors import GdaError
 
-Add = Literal["copies", "synthetic", "sampled"]
+Add = Literal["copies", "synthetic", "sampled", "imported"]
+
+STORED = ("synthetic", "sampled", "imported")
+"""What is added as images that lie in a pool."""
+
+POOL_NAME = r"^[a-z0-9_]+$"
+"""What the name of an imported pool looks like."""
 
 _VARIANT = re.compile(r"(.+)_s(\d{4})_v\d+", re.DOTALL)
 
@@ -23,15 +29,18 @@ class Arm:
     select: str | None = None
     """The selection strategy; None for `original` and `sampled` arms."""
     like: str | None = None
-    """Another arm whose number of selected images this one takes."""
+    """Another arm whose number of selected images this one takes; of `imported`, its number of added ones."""
     like_per_class: bool = False
     k: int = 1
     """Images in the mix per selected image, the original counted (`copies`)."""
     strengths: tuple[float, ...] = ()
+    """Of the variants (`synthetic`), or of those to take (`imported`; empty takes all)."""
     variants: int = 1
     """Images per source and strength (`synthetic`)."""
     num_images: int = 0
-    """Class-balanced images without a source (`sampled`)."""
+    """Class-balanced images without a source (`sampled`), or how many to draw (`imported`; 0 takes all)."""
+    pool: str | None = None
+    """The pool that the images are taken from (`imported`)."""
 
 
 def milli(strength: float) -> int:
@@ -104,7 +113,7 @@ def selected(
     if arm.select not in strategies:
         raise GdaError(f"data/selection has no strategy {arm.select!r} (arm {arm.name}): run `gdacli select` again")
     score, natural = strategies[arm.select]
-    if arm.like is None:
+    if arm.like is None or arm.add == "imported":
         return natural
     other = selected(arms[arm.like], arms, strategies, labels)
     if not arm.like_per_class:
@@ -140,17 +149,19 @@ def plan_pool(arms: Mapping[str, Arm], chosen: Mapping[str, np.ndarray], num_sou
     """
     variants: dict[int, np.ndarray] = {}
     for name, arm in arms.items():
-        for strength in map(milli, arm.strengths):
+        for strength in map(milli, arm.strengths if arm.add == "synthetic" else ()):
             counts = variants.setdefault(strength, np.zeros(num_source, np.int64))
             np.maximum(counts, chosen[name] * arm.variants, out=counts)
     variants = {strength: counts for strength, counts in sorted(variants.items()) if counts.any()}
-    return PoolPlan(variants, max((arm.num_images for arm in arms.values()), default=0))
+    return PoolPlan(variants, max((arm.num_images for arm in arms.values() if arm.add == "sampled"), default=0))
 
 
 def arm_keys(arm: Arm, keys: list[str], chosen: np.ndarray) -> list[str]:
-    """List the pool's keys that an arm adds to the original images, in a fixed order."""
+    """List the keys of the generated pool that an arm adds to the original images, in a fixed order."""
     if arm.add == "sampled":
         return [sampled_key(index) for index in range(arm.num_images)]
+    if arm.add != "synthetic":
+        return []
     return [
         synthetic_key(keys[row], milli(strength), variant)
         for strength in arm.strengths
@@ -160,5 +171,7 @@ def arm_keys(arm: Arm, keys: list[str], chosen: np.ndarray) -> list[str]:
 
 
 def num_added(arm: Arm, chosen: np.ndarray) -> int:
-    """Return how many synthetic images an arm adds to the original ones; `chosen` as of `selected`."""
-    return arm.num_images + int(chosen.sum()) * len(arm.strengths) * arm.variants
+    """Return how many images an arm needs of the generated pool; `chosen` as of `selected`."""
+    if arm.add == "sampled":
+        return arm.num_images
+    return int(chosen.sum()) * len(arm.strengths) * arm.variants if arm.add == "synthetic" else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from gdacli.array_cache import cached_arrays
@@ -27,11 +28,11 @@ from gdacli.cleanliness import (
 )
 from gdacli.feature_map import FeatureMap, Method, feature_map
 from gdacli.features import image_features, image_predictions
-from gdacli.image_index import References, read_references
+from gdacli.image_index import References, references
 from gdacli.models import Classifier
-from gdacli.paths import SYNTHETIC
+from gdacli.pools import NO_SOURCE, UNKNOWN, sources_in
 from gdacli.prepared import Prepared
-from gdacli.quality import NO_SOURCE, PoolQuality, pool_quality, pool_sources
+from gdacli.quality import PoolQuality, group_name, pool_quality
 from gdacli.rng import digest
 
 
@@ -44,10 +45,10 @@ class PoolEvidence:
     judge: str
     """The model, trained on real images alone, that has to find their labels again."""
     quality: list[PoolQuality]
-    """By rising strength, sampled images last."""
+    """Of `quality.pool_quality`."""
     map: FeatureMap
-    strengths: list[float | None]
-    """Of each image of the pool; None of a sampled one."""
+    groups: list[str]
+    """What each image is called in the map: its strength, `sampled`, or its pool with its strength."""
 
 
 def judge_pool(
@@ -61,11 +62,11 @@ def judge_pool(
     cache: Path,
     reading: Mapping[str, Any],
 ) -> PoolEvidence:
-    """Compare the pool with the train images.
+    """Compare the images of the pools with the train images.
 
     Args:
         prepared: the real images.
-        pool: the pool's index; not empty.
+        pool: of `pools.read_pools`; not empty.
         models: name and model whose features to compare by.
         judge: name and model that was trained on real images alone.
         method: of the feature map.
@@ -73,18 +74,19 @@ def judge_pool(
         cache: folder for features and statistics.
         reading: `loading` and `workers` of `loading.open_images`.
     """
-    made = pool_references()
+    made = pool_references(pool)
     name, model = models
     looking: Any = {"device": device, "cache": cache, **reading}
     real = image_features(prepared.references("train"), model, title="features, train", **looking)
     synthetic = image_features(made, model, title="features, pool", **looking)
     predictions = image_predictions(made, judge[1], title="labels, pool", **looking)
-    rows, strengths = pool_sources(pool["key"], prepared.keys("train"))
+    rows = sources_in(pool, prepared.keys("train"))
     quality = pool_quality(
         real.features,
         synthetic.features,
+        pools=pool["pool"],
         source_rows=rows,
-        strengths=strengths,
+        strengths=pool["strength"],
         labels=np.asarray(pool["label"]),
         predictions=predictions,
         real_digest=real.digest,
@@ -95,9 +97,9 @@ def judge_pool(
         judge=judge[0],
         quality=quality,
         map=feature_map(real.features, synthetic.features, method=method),
-        strengths=[
-            None if row == NO_SOURCE else strength / 1000
-            for row, strength in zip(rows.tolist(), strengths.tolist(), strict=True)
+        groups=[
+            group_name(of, None if strength == UNKNOWN else strength / 1000, has_source=row != NO_SOURCE)
+            for of, row, strength in zip(pool["pool"], rows.tolist(), pool["strength"].tolist(), strict=True)
         ],
     )
 
@@ -120,7 +122,7 @@ def look_for_copies(
     Args:
         prepared: the real images.
         split: test or validation.
-        pool: the pool's index; may be empty.
+        pool: of `pools.read_pools`; may be empty.
         model: whose features propose what may be a copy.
         device: where it runs.
         cache: folder for features and pixels.
@@ -129,24 +131,24 @@ def look_for_copies(
     side = compared_side(prepared.image_size)
     identities: list[str] = []
 
-    def compared(references: References, most: int, title: str) -> ImageSet:
-        found = image_features(references, model, title=f"features, {title}", device=device, cache=cache, **reading)
-        images_sha256 = hashlib.sha256(references.sha256.tobytes()).hexdigest()
+    def compared(images: References, most: int, title: str, keys: list[str] | None = None) -> ImageSet:
+        found = image_features(images, model, title=f"features, {title}", device=device, cache=cache, **reading)
+        images_sha256 = hashlib.sha256(images.sha256.tobytes()).hexdigest()
         identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
 
         def read() -> dict[str, np.ndarray]:
-            digests, squares = read_pixels(references, side, f"pixels, {title}")
+            digests, squares = read_pixels(images, side, f"pixels, {title}")
             return {"digests": digests, "squares": squares}
 
         pixels = cached_arrays(cache, identity, {"digests", "squares"}, read)
-        result = image_set(references.keys.to_pylist(), found.features, **pixels, most=most)
+        result = image_set(keys or images.keys.to_pylist(), found.features, **pixels, most=most)
         identities.extend((found.digest, identity, hashlib.sha256(result.drawn.tobytes()).hexdigest()))
         return result
 
     train = compared(prepared.references("train"), MOST_TRAIN, "train")
     of_split = compared(prepared.references(split), MOST_LOOKED_UP, split)
-    made = compared(pool_references(), MOST_LOOKED_UP, "pool") if pool["key"] else None
-    rows = pool_sources(pool["key"], train.keys)[0] if made else None
+    made = compared(pool_references(pool), MOST_LOOKED_UP, "pool", pool["key"]) if pool["key"] else None
+    rows = sources_in(pool, train.keys) if made else None
     near = len(train.keys) <= MOST_WITHIN_TRAIN
     sources = None if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
     arrays = cached_arrays(
@@ -158,6 +160,7 @@ def look_for_copies(
     return Cleanliness.from_arrays(arrays, train.keys, of_split.keys, made.keys if made else None)
 
 
-def pool_references() -> References:
-    """Return what names the images of the pool."""
-    return read_references(SYNTHETIC / "index.parquet", origin="the pool", command="gdacli generate", folder=SYNTHETIC)
+def pool_references(pool: Mapping[str, Any]) -> References:
+    """Return what names the images of pools, of `pools.read_pools`."""
+    columns = pa.table({"shard": pool["shard"], "key": pool["member"], "sha256": pool["sha256"]})
+    return references(columns, "the pool", origin="the pool", command="gdacli generate")

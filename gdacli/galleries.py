@@ -26,6 +26,9 @@ _DROPPED = 16
 _NEIGHBOURS = 8
 _COPIES = 8
 
+Place = tuple[Path, str]
+"""Shard and key of an image."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -40,7 +43,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """A training image, uint8 [3, H, W], beside its variants, one a strength."""
+    """A training image, uint8 [3, H, W], beside its variants, one a column of the gallery."""
 
     key: str
     class_name: str
@@ -50,9 +53,10 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Late-learned images with a variant per strength, and early-learned ones."""
+    """Late-learned images with a variant per strength and imported pool, and early-learned ones."""
 
-    strengths: list[float]
+    columns: list[str]
+    """What the variants are: a strength, or an imported pool."""
     late: list[GalleryRow]
     early: list[GalleryRow]
 
@@ -88,57 +92,64 @@ class Picture:
     image: np.ndarray
 
 
-def rows_per_class(num_classes: int, num_strengths: int, image_side: int) -> int:
+def rows_per_class(num_classes: int, num_columns: int, image_side: int) -> int:
     """Return how many late-learned images of each class the gallery has room for, 1 to 4.
 
-    Even images that do not compress then take less than 2 MB, unless there are more than 11 strengths.
+    Even images that do not compress then take less than 2 MB, unless there are more than 11 columns of variants.
 
     >>> rows_per_class(10, 2, 32), rows_per_class(10, 10, 512)
     (4, 1)
     """
     largest_bytes = 4 * min(image_side, 64) ** 2  # 3 bytes a pixel, 4 characters for 3 bytes; larger images are WebP
-    return int(np.clip(_BYTES // (num_classes * (1 + num_strengths) * largest_bytes), 1, 4))
+    return int(np.clip(_BYTES // (num_classes * (1 + num_columns) * largest_bytes), 1, 4))
 
 
 def late_learned(arms: Mapping[str, Arm], prepared: Prepared, pool: Mapping[str, Any], size: int) -> Gallery:
     """Take of each class the latest-learned images that have variants, and the earliest-learned one for contrast.
 
     Args:
-        arms: the compared ones, whose strengths are shown.
+        arms: the compared ones, whose strengths and imported pools are shown.
         prepared: the source images.
-        pool: key and shard of the pool's images.
+        pool: of `pools.read_pools`.
         size: side of the images in pixels.
     """
     index = prepared.train_index()
     score, chosen = read_strategies(SELECTION, index["key"])["cluster"]
     dropped = read_left_out(DROPPED)
-    shard_of = dict(zip(pool["key"], pool["shard"], strict=True))
-    strengths = sorted({milli(strength) for arm in arms.values() for strength in arm.strengths})
+    place_of = _places(pool, pool["key"])
+    varied = [arm.strengths for arm in arms.values() if arm.add == "synthetic"]
+    strengths = sorted({milli(strength) for each in varied for strength in each})
+    imported = _first_of_sources(pool)
 
     def variants(row: int) -> list[str]:
-        return [synthetic_key(index["key"][row], strength, 0) for strength in strengths]
+        key = index["key"][row]
+        of_imported = [keys.get(key, "") for keys in imported.values()]
+        return [*(synthetic_key(key, strength, 0) for strength in strengths), *of_imported]
 
     late_rows, early_rows = [], []
     num_classes = min(prepared.num_classes, _CLASSES)
-    room = rows_per_class(num_classes, len(strengths), size)
+    room = rows_per_class(num_classes, len(strengths) + len(imported), size)
     for label in range(num_classes):
         members = np.flatnonzero(index["label"] == label)
         ranked = members[np.argsort(-score[members], kind="stable")]
         late = [row for row in ranked if chosen[row]]
-        with_variants = [row for row in late if any(key in shard_of or key in dropped for key in variants(row))]
+        with_variants = [row for row in late if any(key in place_of or key in dropped for key in variants(row))]
         late_rows += (with_variants or late)[:room]
         early_rows += [row for row in ranked[::-1] if not chosen[row] and np.isfinite(score[row])][:1]
     shown = [(SOURCE / index["shard"][row], index["key"][row]) for row in late_rows + early_rows]
-    made = [key for row in late_rows for key in variants(row) if key in shard_of]
-    images = read_images([*shown, *((SYNTHETIC / shard_of[key], key) for key in made)])
+    made = [key for row in late_rows for key in variants(row) if key in place_of]
+    images = read_images([*shown, *(place_of[key] for key in made)])
 
     def gallery_row(row: int, names: list[str]) -> GalleryRow:
         key = index["key"][row]
-        places = [Variant(name, images.get(name), dropped.get(name, {}).get("reason")) for name in names]
-        return GalleryRow(key, prepared.class_names[index["label"][row]], images[key], places)
+        reasons = [dropped.get(name, {}).get("reason") for name in names]
+        found = [images[place_of[name]] if name in place_of else None for name in names]
+        source = images[SOURCE / index["shard"][row], key]
+        variants = [Variant(*each) for each in zip(names, found, reasons, strict=True)]
+        return GalleryRow(key, prepared.class_names[index["label"][row]], source, variants)
 
     return Gallery(
-        strengths=[strength / 1000 for strength in strengths],
+        columns=[*(f"{strength / 1000:g}" for strength in strengths), *imported],
         late=[gallery_row(row, variants(row)) for row in late_rows],
         early=[gallery_row(row, []) for row in early_rows],
     )
@@ -165,8 +176,9 @@ def dropped_images() -> list[Picture]:
         by_reason.setdefault(row["reason"], []).append(row)
     room = -(-_DROPPED // max(1, len(by_reason)))
     rows = [row for reason in sorted(by_reason) for row in by_reason[reason][:room]][:_DROPPED]
-    images = read_images((SYNTHETIC / DROPPED.stem / row["shard"], row["key"]) for row in rows)
-    return [Picture(row["key"], row["reason"], images[row["key"]]) for row in rows]
+    places = [(SYNTHETIC / DROPPED.stem / row["shard"], row["key"]) for row in rows]
+    images = read_images(places)
+    return [Picture(row["key"], row["reason"], images[place]) for row, place in zip(rows, places, strict=True)]
 
 
 def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tuple[Picture, Picture]]:
@@ -174,9 +186,9 @@ def nearest_neighbours(prepared: Prepared, pool: Mapping[str, Any]) -> list[tupl
 
     Args:
         prepared: the source images.
-        pool: key, shard, `nearest_key` and `nearest_distance` of the pool's images.
+        pool: of `pools.read_pools`.
     """
-    order = np.argsort(np.asarray(pool.get("nearest_distance", [])), kind="stable")
+    order = np.argsort(np.asarray(pool["nearest_distance"]), kind="stable")
     rows, seen = list[int](), set[str]()
     for row in order.tolist():
         if pool["nearest_key"][row] and pool["nearest_key"][row] not in seen:
@@ -197,7 +209,7 @@ def copies_side_by_side(
         cleanliness: the pairs.
         prepared: the real images.
         split: that was compared with the train images.
-        pool: key and shard of the pool's images.
+        pool: of `pools.read_pools`.
     """
     shown = {}
     for name, copies in cleanliness.compared().items():
@@ -223,33 +235,45 @@ def _side_by_side(
     ]
 
 
-def read_images(wanted: Iterable[tuple[Path, str]]) -> dict[str, np.ndarray]:
-    """Return images, uint8 [3, H, W], by key.
-
-    Args:
-        wanted: shard and key of each; no two shards hold the same key.
-    """
+def read_images(wanted: Iterable[Place]) -> dict[Place, np.ndarray]:
+    """Return images, uint8 [3, H, W], by their place."""
     by_shard: dict[Path, set[str]] = {}
     for shard, key in wanted:
         by_shard.setdefault(shard, set()).add(key)
     return {
-        sample.key: decode_array(sample.image)
+        (shard, sample.key): decode_array(sample.image)
         for shard, keys in by_shard.items()
         for sample in read_shard(shard)
         if sample.key in keys
     }
 
 
-def _pool_images(pool: Mapping[str, Any], keys: Sequence[str]) -> dict[str, np.ndarray]:
+def _first_of_sources(pool: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return, by imported pool, the first of its images of each source: source key -> key."""
+    found: dict[str, dict[str, str]] = {}
+    for key, of, source in zip(pool["key"], pool["pool"], pool["source_key"], strict=True):
+        if of and source:
+            found.setdefault(of, {}).setdefault(source, key)
+    return found
+
+
+def _places(pool: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Place]:
     wanted = set(keys)
-    return read_images(
-        (SYNTHETIC / shard, key) for key, shard in zip(pool["key"], pool["shard"], strict=True) if key in wanted
-    )
+    rows = zip(pool["key"], pool["shard"], pool["member"], strict=True)
+    return {key: (Path(shard), member) for key, shard, member in rows if key in wanted}
+
+
+def _pool_images(pool: Mapping[str, Any], keys: Sequence[str]) -> dict[str, np.ndarray]:
+    places = _places(pool, keys)
+    images = read_images(places.values())
+    return {key: images[place] for key, place in places.items()}
 
 
 def _images(prepared: Prepared, split: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     index = prepared.index(split)
     wanted = set(keys)
-    return read_images(
-        (SOURCE / shard, key) for key, shard in zip(index["key"], index["shard"], strict=True) if key in wanted
-    )
+    places = {
+        key: (SOURCE / shard, key) for key, shard in zip(index["key"], index["shard"], strict=True) if key in wanted
+    }
+    images = read_images(places.values())
+    return {key: images[place] for key, place in places.items()}

@@ -58,6 +58,17 @@ def read_references(
     columns = read_columns(table, ["shard", "key", "sha256"])
     if rows is not None:
         columns = columns.slice(rows[0], rows[1] - rows[0])
+    return references(columns, str(table), origin=origin, command=command, folder=folder)
+
+
+def references(columns: pa.Table, where: str, *, origin: str, command: str, folder: Path = Path()) -> References:
+    """Make references of the columns `shard`, `key` and `sha256`; see `read_references`.
+
+    Args:
+        columns: of N images.
+        where: they were found, for messages.
+        origin, command, folder: see `read_references`.
+    """
     shards = _one_array(columns["shard"]).dictionary_encode()
     sums = columns["sha256"]
     try:
@@ -67,7 +78,7 @@ def read_references(
         ]
         digests = np.frombuffer(b"".join(parts), np.uint8).reshape(len(sums), _SHA256_BYTES)
     except ValueError as error:
-        raise GdaError(f"{table}: a sha256 is not 64 hexadecimal digits: run `{command}`") from error
+        raise GdaError(f"{where}: a sha256 is not 64 hexadecimal digits: run `{command}`") from error
     return References(
         shards=[folder / name for name in shards.dictionary.to_pylist()],
         shard=shards.indices.to_numpy().astype(np.int32),

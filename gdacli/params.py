@@ -8,15 +8,14 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from gdacli.arms import Arm
+from gdacli.arm_section import ArmParams, Compare
+from gdacli.arms import STORED, Arm
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
 from gdacli.generators import EMBEDDED, backend_facts, backend_names
 from gdacli.objective_sections import SEARCHING
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
-    ArmParams,
-    Compare,
     Compute,
     Data,
     Evaluate,
@@ -66,7 +65,7 @@ class Params(Section):
                 )
             for name in self.compare.arms:
                 arm = self.arms.get(name)
-                if arm is not None and (arm.add == "sampled" or 1.0 in arm.strengths):
+                if arm is not None and (arm.add == "sampled" or (arm.add == "synthetic" and 1.0 in arm.strengths)):
                     raise ValueError(
                         f"arms.{name}: its images are made from noise alone, but fit.conditional false makes a model "
                         "without classes, whose labels come from a source: set fit.conditional to true, or leave the "
@@ -115,13 +114,18 @@ class Params(Section):
             if arm.like is not None:
                 one_of(arm.like, self.arms, f"arms.{name}.like: ")
                 other = self.arms[arm.like]
-                if other.select is None or other.like is not None:
+                if arm.add == "imported":
+                    if other.add not in ("synthetic", "sampled"):
+                        raise ValueError(
+                            f"arms.{name}.like: {arm.like} adds no generated images whose number could be taken"
+                        )
+                elif other.select is None or other.like is not None:
                     raise ValueError(f"arms.{name}.like: {arm.like} must select images itself, without `like`")
             elif arm.select in UNSIZED and self.select.share is None:
                 raise ValueError(
                     f"arms.{name}: select: {arm.select} has no size of its own; add like: <arm> or select.share"
                 )
-            for strength in arm.strengths:
+            for strength in arm.strengths if arm.add == "synthetic" else ():
                 if not noise_only and num_denoising_steps(strength, self.generate.num_inference_steps) == 0:
                     raise ValueError(
                         f"arms.{name}.strengths: {strength} of generate.num_inference_steps "
@@ -144,7 +148,7 @@ class Params(Section):
 
     def _objective_has_images(self, name: str) -> None:
         arm, train = self.arms[name], self.train_of(name)
-        objective, stored = train.objective, arm.add in ("synthetic", "sampled")
+        objective, stored = train.objective, arm.add in STORED
         if objective == "cross_entropy":
             return
         searching, own = objective in SEARCHING, train.synthetic

@@ -8,6 +8,7 @@ PROBE = DATA / "probe"
 SELECTION = DATA / "selection"
 GENERATOR = DATA / "generator"
 SYNTHETIC = DATA / "synthetic"
+POOLS = DATA / "pools"
 MIX = DATA / "mix"
 TRAIN = DATA / "train"
 EVALUATION = DATA / "evaluation"
@@ -21,6 +22,9 @@ LATEST = PREVIEW / "latest.png"
 FIT_SAMPLES = PREVIEW / "fit.png"
 FIT_NEAREST = PREVIEW / "fit_nearest.png"
 SWEEPS = Path("sweeps")
+
+IGNORED_POOLS = "/*/\n"
+"""`.gitignore` of POOLS: the images are DVC's (`dvc add`), the folder itself is there for `dvc.yaml` to name."""
 
 
 def mix_file(arm: str) -> Path:

@@ -200,21 +200,20 @@ def course_plot(course: Course) -> str:
     return _svg(figure)
 
 
-def feature_map_plot(points: FeatureMap, strengths: Sequence[float | None]) -> str:
-    """Draw real images in grey, synthetic ones in a colour per strength.
+def feature_map_plot(points: FeatureMap, names: Sequence[str]) -> str:
+    """Draw real images in grey, synthetic ones in a colour per group.
 
     Args:
         points: of `feature_map.feature_map`.
-        strengths: of all synthetic images, by their row; None of sampled ones.
+        names: of the group of each synthetic image, by its row; strengths are drawn first.
     """
     figure, axes = _figure(4.6)
-    drawn = [strengths[row] for row in points.synthetic_rows.tolist()]
+    drawn = [names[row] for row in points.synthetic_rows.tolist()]
     groups = [("real", points.real_points, "#9aa3b2")]
-    for colour, strength in zip(cycle(COLOURS[1:]), sorted({each for each in drawn if each is not None})):
-        which = [row for row, each in enumerate(drawn) if each == strength]
-        groups.append((f"strength {strength:g}", points.synthetic_points[which], colour))
-    if sampled := [row for row, each in enumerate(drawn) if each is None]:
-        groups.append(("sampled", points.synthetic_points[sampled], "#111111"))
+    for colour, name in zip(cycle(COLOURS[1:]), sorted(set(drawn), key=_by_strength)):
+        which = [row for row, each in enumerate(drawn) if each == name]
+        label = f"strength {name}" if _is_number(name) else name
+        groups.append((label, points.synthetic_points[which], "#111111" if name == "sampled" else colour))
     for name, places, colour in groups:
         # One picture of all points: as shapes they would be a quarter of a megabyte.
         axes.plot(*places.T, "o", ms=2.6, mew=0, color=colour, alpha=0.6, label=name, rasterized=True)
@@ -225,6 +224,14 @@ def feature_map_plot(points: FeatureMap, strengths: Sequence[float | None]) -> s
         label(f"{'UMAP' if points.variance is None else 'principal component'} {number + 1}{share}")
     axes.legend(frameon=False, ncols=min(5, len(groups)), loc="lower center", bbox_to_anchor=(0.5, 1), markerscale=2)
     return _svg(figure)
+
+
+def _by_strength(name: str) -> tuple[bool, bool, float, str]:
+    return name == "sampled", not _is_number(name), float(name) if _is_number(name) else 0.0, name
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
 
 
 def _from_zero(axes: Any, values: Sequence[float]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gdacli import __version__
 from gdacli.artifacts import read_json, sha256_file
-from gdacli.paths import PROBE, SOURCE, SYNTHETIC, TRAIN, run_name
+from gdacli.paths import POOLS, PROBE, SOURCE, SYNTHETIC, TRAIN, run_name
 
 _MADE_BY = ("backend_version", "model", "environments", "settings")
 _PACKAGES = ("torch", "torchvision", "timm", "diffusers", "numpy", "scipy", "pillow")
@@ -27,6 +27,8 @@ class Provenance:
     """Hash of the probe's weights."""
     pool: str | None
     """Hash of the pool's manifest, which names its shards; None without a pool."""
+    imported: dict[str, str]
+    """The same of imported pools, by name."""
     generator: dict[str, Any]
     """Backend and weights, and the environments that made the images; empty without a pool."""
     trainings: dict[str, str]
@@ -35,12 +37,15 @@ class Provenance:
     """On which they were trained."""
 
 
-def read_provenance(arms: Iterable[str], seeds: Iterable[int], manifest: Mapping[str, Any]) -> Provenance:
+def read_provenance(
+    arms: Iterable[str], seeds: Iterable[int], manifest: Mapping[str, Any], imported: Iterable[str]
+) -> Provenance:
     """Read what the artifacts say of themselves.
 
     Args:
         arms, seeds: of the trainings.
         manifest: of the pool; empty without one.
+        imported: names of imported pools.
     """
     folders = {run_name(arm, seed): TRAIN / run_name(arm, seed) for arm in arms for seed in seeds}
     return Provenance(
@@ -48,6 +53,7 @@ def read_provenance(arms: Iterable[str], seeds: Iterable[int], manifest: Mapping
         dataset=sha256_file(SOURCE / "dataset.json"),
         probe=sha256_file(PROBE / "model.safetensors"),
         pool=sha256_file(SYNTHETIC / "manifest.json") if manifest else None,
+        imported={name: sha256_file(POOLS / name / "manifest.json") for name in imported},
         generator={name: manifest[name] for name in _MADE_BY if name in manifest},
         trainings={name: sha256_file(folder / "model.safetensors") for name, folder in folders.items()},
         devices=sorted({read_json(folder / "provenance.json")["device"] for folder in folders.values()}),

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gdacli.arms import source_of
 from gdacli.array_cache import cached_arrays
 from gdacli.console import progress
 from gdacli.distribution_metrics import (
@@ -20,8 +19,8 @@ from gdacli.distribution_metrics import (
     neighbour_scores,
     variant_diversity,
 )
-from gdacli.errors import GdaError
 from gdacli.frechet import GaussianStatistics, frechet_distance
+from gdacli.pools import NO_SOURCE, UNKNOWN
 from gdacli.rng import derive_seed, digest
 from gdacli.row_files import Subset
 
@@ -41,16 +40,15 @@ KID_SUBSET_SIZE = 1000
 KID_LEAST_IMAGES = 100
 """Of each set, for a kernel distance."""
 
-NO_SOURCE = -1
-"""The source row of a sampled image."""
-
 
 @dataclass(frozen=True)
 class PoolQuality:
-    """How good the images of one strength are, or the sampled ones; None is what too few images cannot say."""
+    """How good images of a pool are, those of one strength, or without a source; None: too few images to say."""
 
+    pool: str
+    """Name of an imported pool; empty for the generated one."""
     strength: float | None
-    """None of sampled images."""
+    """None where none is known, as of images without a source."""
     num_images: int
     num_sources: int
     """Real images in the reference: those that the images were made from; of sampled ones all train images."""
@@ -73,40 +71,30 @@ class PoolQuality:
     faithfulness: float
     """Share in % of the images whose label a model trained on real images alone finds again; higher = better."""
 
+    @property
+    def name(self) -> str:
+        """What the images are called in a table: their strength, `sampled`, or their pool with its strength."""
+        return group_name(self.pool, self.strength, has_source=self.diversity is not None)
 
-def pool_sources(keys: Sequence[str], train_keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return of each image of the pool the row of its source, NO_SOURCE for a sampled one, and the strength.
 
-    Args:
-        keys: of the pool's index, M of them.
-        train_keys: of the train images.
+def group_name(pool: str, strength: float | None, *, has_source: bool) -> str:
+    """Return what images of a pool are called that are looked at together.
 
-    Returns:
-        int64 [M] and, in thousandths (1000 for a sampled one), int64 [M].
-
-    Raises:
-        GdaError: a source is no train image.
+    >>> group_name("", 0.5, has_source=True), group_name("rival", None, has_source=True)
+    ('0.5', 'rival')
+    >>> group_name("", None, has_source=False), group_name("rival", None, has_source=False)
+    ('sampled', 'rival, no source')
     """
-    row_of = {key: row for row, key in enumerate(train_keys)}
-    rows, strengths = np.full(len(keys), NO_SOURCE), np.full(len(keys), 1000)
-    for number, key in enumerate(keys):
-        variant = source_of(key)
-        if variant is None:
-            continue
-        source, strengths[number] = variant
-        if source not in row_of:
-            raise GdaError(
-                f"data/synthetic: the source of {key} is none of the {len(train_keys)} train images: run "
-                "`gdacli generate` again"
-            )
-        rows[number] = row_of[source]
-    return rows, strengths
+    if not has_source:
+        return f"{pool}, no source" if pool else "sampled"
+    return " ".join(filter(None, (pool, "" if strength is None else f"{strength:g}")))
 
 
 def pool_quality(
     real: np.ndarray,
     synthetic: np.ndarray,
     *,
+    pools: Sequence[str],
     source_rows: np.ndarray,
     strengths: np.ndarray,
     labels: np.ndarray,
@@ -114,7 +102,7 @@ def pool_quality(
     real_digest: str,
     cache: Path,
 ) -> list[PoolQuality]:
-    """Compare each strength, and the sampled images, with the real images that they were made from.
+    """Compare each strength, and the images without a source, of each pool with the real ones they were made from.
 
     Precision, recall, density and coverage take equally many of both sides, NUM_COMPARED at most, so that strengths
     with more variants do not cover more: of variants the first one of each source, and if there are more sources than
@@ -123,39 +111,36 @@ def pool_quality(
 
     Args:
         real: float32 [N, D], features of all train images.
-        synthetic: float32 [M, D], features of the pool by the same model.
-        source_rows, strengths: int [M] each, of `pool_sources`.
+        synthetic: float32 [M, D], features of the pools' images by the same model.
+        pools: names [M], of `pools.read_pools`, as are `strengths`, int [M] in thousandths.
+        source_rows: int [M], of `pools.sources_in`.
         labels: int [M], the classes that the images were made for.
         predictions: int [M], the classes by a model that saw real images alone.
         real_digest: `ImageFeatures.digest` of `real`, under which its statistics are kept.
         cache: folder of `array_cache.cached_arrays`.
 
     Returns:
-        by rising strength, the sampled images last.
+        pool by pool, the generated one first, each by rising strength, images without a source last.
 
     Raises:
         ValueError: shapes that do not fit, or features that are not finite.
     """
-    if not len(synthetic) == len(source_rows) == len(strengths) == len(labels) == len(predictions):
+    if not len(synthetic) == len(pools) == len(source_rows) == len(strengths) == len(labels) == len(predictions):
         raise ValueError(
-            f"found {len(synthetic)} features, {len(source_rows)} sources, {len(strengths)} strengths, {len(labels)} "
-            f"labels, {len(predictions)} predictions, needs one of each for an image"
+            f"found {len(synthetic)} features, {len(pools)} pools, {len(source_rows)} sources, {len(strengths)} "
+            f"strengths, {len(labels)} labels, {len(predictions)} predictions, needs one of each for an image"
         )
     reference = _Reference(real, real_digest, cache)
-    varied = source_rows != NO_SOURCE
-    groups = [(strength, varied & (strengths == strength)) for strength in np.unique(strengths[varied]).tolist()]
-    groups += [(None, ~varied)] if not varied.all() else []
+    groups = _groups(np.asarray(pools), source_rows, strengths)
     found = []
     # One thread each: on these shapes more wait for each other more than they help, and add up in varying order.
     with progress("quality", len(synthetic), "images") as advance, threadpool_limits(1, "blas"):
-        for strength, of_group in groups:
-            members = np.flatnonzero(of_group)
-            sources = np.arange(len(real)) if strength is None else np.unique(source_rows[members])
+        for pool, strength, members in groups:
             found.append(
                 _quality(
-                    None if strength is None else strength / 1000,
+                    pool,
+                    strength,
                     reference,
-                    sources,
                     synthetic,
                     members,
                     source_rows[members],
@@ -166,15 +151,32 @@ def pool_quality(
     return found
 
 
+def _groups(
+    pools: np.ndarray, source_rows: np.ndarray, strengths: np.ndarray
+) -> list[tuple[str, float | None, np.ndarray]]:
+    """Return pool, strength and members, ascending, of the images that are looked at together."""
+    found: list[tuple[str, float | None, np.ndarray]] = []
+    for pool in sorted(set(pools.tolist())):
+        varied = (pools == pool) & (source_rows != NO_SOURCE)
+        for strength in np.unique(strengths[varied]).tolist():
+            known = None if strength == UNKNOWN else strength / 1000
+            found.append((pool, known, np.flatnonzero(varied & (strengths == strength))))
+        if len(others := np.flatnonzero((pools == pool) & ~varied)):
+            found.append((pool, None, others))
+    return found
+
+
 def _quality(
+    pool: str,
     strength: float | None,
     reference: "_Reference",
-    sources: np.ndarray,
     synthetic: np.ndarray,
     members: np.ndarray,
     member_sources: np.ndarray,
     faithfulness: float,
 ) -> PoolQuality:
+    varies = bool(member_sources[0] != NO_SOURCE)
+    sources = np.unique(member_sources) if varies else np.arange(len(reference.features))
     frechet = to_train = floor = kernel = missing = neighbours = None
     if min(len(members), len(sources)) >= 2:
         made = GaussianStatistics.of(Subset(synthetic, members))
@@ -187,13 +189,14 @@ def _quality(
         kernel = kernel_distance(reference.features[sources], synthetic[members], subset_size=size)
     else:
         missing = f"fewer than {KID_LEAST_IMAGES} images"
-    real_rows, made_rows = _compared(sources, members, None if strength is None else member_sources)
+    real_rows, made_rows = _compared(sources, members, member_sources if varies else None)
     if len(made_rows) > NUM_NEIGHBOURS:
         neighbours = neighbour_scores(reference.manifold(real_rows), Manifold.of(synthetic[made_rows], NUM_NEIGHBOURS))
     diversity = None
-    if strength is not None:
+    if varies:
         diversity = variant_diversity(synthetic[members], member_sources, reference.features)
     return PoolQuality(
+        pool=pool,
         strength=strength,
         num_images=len(members),
         num_sources=len(sources),

@@ -93,8 +93,9 @@ class Report:
 
     @property
     def example_key(self) -> str | None:
-        """Key of a synthetic image that the gallery shows; None without one."""
-        keys = (variant.key for row in self.gallery.late for variant in row.variants if variant.image is not None)
+        """Key of a generated image that the gallery shows; None without one."""
+        shown = (variant for row in self.gallery.late for variant in row.variants if variant.image is not None)
+        keys = (variant.key for variant in shown if ":" not in variant.key)  # that of an imported one is <pool>:<key>
         return next(keys, None)
 
     def commands(self) -> list[tuple[str, str]]:
@@ -240,9 +241,10 @@ class Report:
         """Say how many synthetic images no arm trains on, and why."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()) if count)
         filtered = f"{sum(self.dropped.values())} more ({reasons})" if reasons else "none"
+        pools, of_them = ("The pools hold", "them") if self.provenance.imported else ("The pool holds", "the pool")
         return (
-            f"The pool holds {self.pool_size} synthetic images; generate.filter dropped {filtered}, and a person "
-            f"rejected {self.num_rejected or 'none'} of the pool (rejects.csv), which no arm trains on."
+            f"{pools} {self.pool_size} synthetic images; generate.filter dropped {filtered}, and a person "
+            f"rejected {self.num_rejected or 'none'} of {of_them} (rejects.csv), which no arm trains on."
         )
 
     def about_suspects(self) -> str | None:

@@ -80,13 +80,13 @@ def _corrupted_rows(report: Report) -> list[list[str]]:
 
 
 def _quality_rows(pool: PoolEvidence) -> list[list[str]]:
-    """Return a header and a row per strength."""
+    """Return a header and a row per strength and pool."""
     rows = [["strength", "images", "Fréchet", "KID", "precision", "recall", "density", "coverage", "diversity"]]
     rows[0] += ["from source", "label found %"]
     for each in pool.quality:
         near = each.neighbours
         scores = [near.precision, near.recall, near.density, near.coverage] if near else [None] * 4
-        row = ["sampled" if each.strength is None else f"{each.strength:g}", str(each.num_images)]
+        row = [each.name, str(each.num_images)]
         row += [points(each.frechet, 3), points(each.kernel.mean if each.kernel else None, 4), *map(points, scores)]
         row += [points(each.diversity.between_variants if each.diversity else None, 3)]
         row += [points(each.diversity.to_source if each.diversity else None, 3), points(each.faithfulness, 1)]
@@ -118,7 +118,7 @@ def render_html(report: Report) -> str:
         report=report,
         quality=_quality_rows(report.pool) if report.pool else None,
         corrupted=_corrupted_rows(report) if report.robustness else None,
-        feature_map=feature_map_plot(report.pool.map, report.pool.strengths) if report.pool else None,
+        feature_map=feature_map_plot(report.pool.map, report.pool.groups) if report.pool else None,
         style=_template("templates/report.css"),
         script=_template("templates/rejects.js"),
         settings=yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True),

@@ -175,6 +175,8 @@ def _adds(arm: Arm, train: Train) -> str:
         return f"copies, k={arm.k}"
     if arm.add == "sampled":
         return f"{arm.num_images} sampled"
+    if arm.add == "imported":
+        return f"pool {arm.pool}"
     return " ".join(f"{strength:g}" for strength in arm.strengths)
 
 

@@ -10,10 +10,11 @@ import yaml
 from conftest import Project, invoke, write_folder
 from test_cli import COMMANDS
 
+from gdacli.arm_section import ArmParams, Compare
 from gdacli.objective_sections import OBJECTIVES
 from gdacli.params import Params, load_params
 from gdacli.scores import CLIP_SCORE, SCORES
-from gdacli.sections import ArmParams, Compare, Fit, Generate
+from gdacli.sections import Fit, Generate
 from gdacli.selection import STRATEGIES
 from gdacli.tables import read_table
 

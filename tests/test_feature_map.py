@@ -90,7 +90,7 @@ def test_features_without_a_plane_are_refused():
 
 def test_the_plot_has_a_colour_for_each_strength_and_stays_small():
     found = feature_map(features(4000), features(4000, seed=1) + 1)
-    strengths = [(0.4, 0.75, None)[row % 3] for row in range(4000)]
+    strengths = [("0.4", "0.75", "sampled")[row % 3] for row in range(4000)]
     svg = feature_map_plot(found, strengths)
     assert len(svg) < 300_000
     texts = [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]  # noqa: S314

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from gdacli import quality
-from gdacli.arms import sampled_key, synthetic_key
 from gdacli.distribution_metrics import Manifold, kernel_distance, neighbour_scores, variant_diversity
-from gdacli.errors import GdaError
 from gdacli.frechet import GaussianStatistics, frechet_distance
-from gdacli.quality import NO_SOURCE, PoolQuality, pool_quality, pool_sources
+from gdacli.pools import NO_SOURCE, UNKNOWN
+from gdacli.quality import PoolQuality, pool_quality
 
 WIDTH = 6
 NUM_REAL = 300
@@ -43,6 +42,7 @@ def of_pool(
     return pool_quality(
         real,
         synthetic[shuffled],
+        pools=[""] * len(rows),
         source_rows=rows[shuffled],
         strengths=strengths[shuffled],
         labels=labels,
@@ -118,6 +118,7 @@ def test_one_variant_of_each_source_is_compared(tmp_path):
     (found,) = pool_quality(
         real,
         copies,
+        pools=[""] * 600,
         source_rows=rows,
         strengths=strengths,
         labels=labels,
@@ -166,6 +167,7 @@ def test_few_images_say_what_they_can(tmp_path):
         (found,) = pool_quality(
             real,
             real[SOURCES[:count]],
+            pools=[""] * count,
             source_rows=SOURCES[:count],
             strengths=np.full(count, 500),
             labels=labels,
@@ -187,15 +189,29 @@ def test_few_images_say_what_they_can(tmp_path):
     dataclasses.asdict(one)  # is what a report writes as JSON
 
 
-def test_sources_and_strengths_are_read_from_the_keys():
-    train = ["a", "b_s0500_v0", "sampled_00000001"]
-    keys = [synthetic_key("b_s0500_v0", 300, 12), synthetic_key("a", 1000, 0), sampled_key(1)]
-    keys += [synthetic_key("sampled_00000001", 20, 1)]
-    rows, strengths = pool_sources(keys, train)
-    assert rows.tolist() == [1, 0, NO_SOURCE, 2]
-    assert strengths.tolist() == [300, 1000, 1000, 20]
-    with pytest.raises(GdaError, match="the source of c_s0500_v0 is none of the 3 train images"):
-        pool_sources(["c_s0500_v0"], train)
+def test_imported_pools_are_looked_at_one_by_one_with_or_without_sources(tmp_path):
+    real = real_features()
+    parts = [(name, strength) for name in ("", "rival") for strength in (500, UNKNOWN, None)]
+    rows = np.concatenate(
+        [SOURCES if strength is not None else np.full(len(SOURCES), NO_SOURCE) for _, strength in parts]
+    )
+    labels = np.zeros(len(rows), int)
+    found = pool_quality(
+        real,
+        np.concatenate([real[SOURCES] + step for step in range(len(parts))]),
+        pools=[name for name, _ in parts for _ in SOURCES],
+        source_rows=rows,
+        strengths=np.repeat([1000 if strength is None else strength for _, strength in parts], len(SOURCES)),
+        labels=labels,
+        predictions=labels,
+        real_digest="a",
+        cache=tmp_path,
+    )
+    names = {each.name: each.frechet for each in found}
+    assert set(names) == {"", "0.5", "sampled", "rival", "rival 0.5", "rival, no source"}
+    assert names["0.5"] == pytest.approx(0, abs=1e-6)
+    assert names["rival"] == pytest.approx(4**2 * WIDTH, rel=1e-3), "each is compared with its own sources"
+    assert [each.num_sources for each in found if each.name.endswith("source")] == [NUM_REAL]
 
 
 def test_an_empty_pool_has_no_quality_and_columns_must_fit(tmp_path):
@@ -203,6 +219,7 @@ def test_an_empty_pool_has_no_quality_and_columns_must_fit(tmp_path):
     empty = pool_quality(
         real,
         real[:0],
+        pools=[],
         source_rows=none,
         strengths=none,
         labels=none,
@@ -211,10 +228,11 @@ def test_an_empty_pool_has_no_quality_and_columns_must_fit(tmp_path):
         cache=tmp_path,
     )
     assert empty == []
-    with pytest.raises(ValueError, match="3 features, 0 sources"):
+    with pytest.raises(ValueError, match="3 features, 0 pools, 0 sources"):
         pool_quality(
             real,
             real[:3],
+            pools=[],
             source_rows=none,
             strengths=none,
             labels=none,

@@ -83,7 +83,9 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         },
         curves={each.name: curve for each in arms},
         probe_curve={"epoch": [1.0, 2.0], "error": [changes.get("probe", 20.0), 40.0], "batch_error": [60.0, 45.0]},
-        gallery=Gallery([0.5, 0.8], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]),
+        gallery=Gallery(
+            ["0.5", "0.8"], rows if changes.get("gallery", True) else [], [GalleryRow("e", "c", image, [])]
+        ),
         dropped_images=[Picture("d", "min_confidence", image)],
         neighbours=[(Picture("k_s0500_v0", "synthetic", image), Picture("n", "0.013", image))],
         pool=None,
@@ -98,7 +100,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         dropped={"low <confidence>": 3, "blank": 2},
         rejects={"l_s0800_v0": {"key": "l_s0800_v0"}},
         num_rejected=1,
-        provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {"targeted-0": "w" * 64}, ["cpu"]),
+        provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {}, {"targeted-0": "w" * 64}, ["cpu"]),
         train={"lr": 0.1},
         settings={"generate": {"solver": "ddpm"}},
     )
@@ -347,7 +349,7 @@ def test_labels_to_check_are_shown_with_what_was_done():
 @pytest.mark.parametrize(("side", "num_strengths"), [(64, 2), (96, 6), (96, 10), (300, 10)])
 def test_what_does_not_compress_stays_below_five_megabytes(side, num_strengths):
     noise = np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8)
-    strengths = [0.1 * step for step in range(1, num_strengths + 1)]
+    strengths = [f"{0.1 * step:g}" for step in range(1, num_strengths + 1)]
     count = rows_per_class(10, len(strengths), side)
     variants = [Variant("v", noise)] * len(strengths)
     rows = [GalleryRow("k", str(n), noise, variants) for n in range(10) for _ in range(count)]
@@ -367,7 +369,7 @@ def test_what_does_not_compress_stays_below_five_megabytes(side, num_strengths):
             neighbours=pairs,
             cleanliness=everything,
             copies=dict.fromkeys(everything.compared(), pairs),
-            pool=PoolEvidence("probe", "original-0", [], feature_map(real, made), [0.5] * 3000),
+            pool=PoolEvidence("probe", "original-0", [], feature_map(real, made), ["0.5"] * 3000),
             arms=many,
             class_names=[f"class {number}" for number in range(1000)],
             suspects=[Suspect("s", "c", "d", 0.1, noise)] * 24,
@@ -450,11 +452,23 @@ def test_the_quality_of_the_pool_has_a_row_per_strength():
     near = NeighbourScores(0.9, 0.8, 1.1, 0.7)
     quality = [
         PoolQuality(
-            0.5, 30, 30, 0.1234, 0.2, 0.0, KernelDistance(0.01, 0.0), None, near, 30, Diversity(None, 1.5, 30, 0), 96.7
+            "",
+            0.5,
+            30,
+            30,
+            0.1234,
+            0.2,
+            0.0,
+            KernelDistance(0.01, 0.0),
+            None,
+            near,
+            30,
+            Diversity(None, 1.5, 30, 0),
+            96.7,
         ),
-        PoolQuality(None, 3, 30, None, None, None, None, "fewer than 100 images", None, 3, None, 100.0),
+        PoolQuality("", None, 3, 30, None, None, None, None, "fewer than 100 images", None, 3, None, 100.0),
     ]
-    pool = PoolEvidence("probe", "original-0", quality, feature_map(real, made), [0.5] * 27 + [None] * 3)
+    pool = PoolEvidence("probe", "original-0", quality, feature_map(real, made), ["0.5"] * 27 + ["sampled"] * 3)
     found = replace(report(CLEAR), pool=pool)
     text = render_markdown(found)
     assert re.search(

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdacli.arm_results import Predictions
+from gdacli.arm_section import ArmParams
 from gdacli.comparison import holm
 from gdacli.errors import GdaError
 from gdacli.metrics import paired_difference
-from gdacli.sections import ArmParams
 from gdacli.selection import STRATEGIES, UNSIZED
 from gdacli.sweeps import PAPER, STRENGTHS_OF_K, compared, summary, sweep_arms, with_search
 

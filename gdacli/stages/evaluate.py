@@ -50,6 +50,7 @@ from gdacli.paths import (
     mix_file,
     run_name,
 )
+from gdacli.pools import check_mix, read_pools
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.provenance import read_provenance, without_folders
 from gdacli.rejects import read_left_out
@@ -65,7 +66,7 @@ from gdacli.training import predict
 from gdacli.training_store import TrainingStore, training_identity
 from gdacli.trainings import Training, added_images, open_training
 
-VERSION = 4
+VERSION = 5
 
 _CORRUPTION_SEED = 0
 _SECTIONS_SHOWN = ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare")
@@ -105,7 +106,8 @@ def run(params: Params) -> dict[str, Any]:
     originals = [name for name, arm in arms.items() if uses_real_images_alone(arm, objectives[name])]
     pairs = pair_arms({name: beside_objective(effort.settings) for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
-    pool, manifest = _pool()
+    pool = read_pools(arms.values())
+    manifest = read_json(SYNTHETIC / "manifest.json") if SYNTHETIC.exists() else {}
     cleanliness = look_for_copies(prepared, split, pool, model, **_looking(params, device))
     report = Report(
         class_names=prepared.class_names,
@@ -140,13 +142,13 @@ def run(params: Params) -> dict[str, Any]:
         without_copies=errors_without(predictions, labels, [pair.row for pair in cleanliness.split_train.pairs]),
         robustness=_robustness(params, images, keys, labels),
         gradient_variance=_gradient_variance(params, prepared, device),
-        courses=_courses(params, prepared, model, device),
+        courses=_courses(params, prepared, pool, model, device),
         suspects=suspects(prepared),
         pool_size=len(pool["key"]),
         dropped=manifest.get("dropped", {}),
         rejects=rejects,
         num_rejected=len(rejects.keys() & set(pool["key"])),
-        provenance=read_provenance(arms, seeds, manifest),
+        provenance=read_provenance(arms, seeds, manifest, sorted({*pool["pool"]} - {""})),
         train=without_folders(params.train.of_weights()),
         settings=_settings(params, arms),
         best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
@@ -187,30 +189,7 @@ def _check_current(params: Params, arm: str, seeds: list[int], rejects: Iterable
             raise GdaError(
                 f"{folder} was trained with other settings than params.yaml has for it ({', '.join(others)}): {again}"
             )
-    mix = read_table(path)
-    made = {
-        (key, sha256)
-        for key, sha256, origin in zip(mix["key"], mix["sha256"], mix["origin"], strict=True)
-        if origin == "synthetic"
-    }
-    if made:
-        pool = read_table(require(SYNTHETIC / "index.parquet", "gdacli generate"))
-        if not made <= set(zip(pool["key"], pool["sha256"], strict=True)):
-            raise GdaError(
-                f"{path} lists images that {SYNTHETIC} does not hold: run `gdacli generate` and `gdacli mix`"
-            )
-        if vetoed := sorted({key for key, _ in made} & set(rejects)):
-            raise GdaError(
-                f"{path} lists {len(vetoed)} images that {REJECTS} rejects (first: {vetoed[0]}): run `gdacli mix` and "
-                "`gdacli train`, or `dvc repro`"
-            )
-
-
-def _pool() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the pool's index and manifest, without images if there is no pool."""
-    if not SYNTHETIC.exists():
-        return {"key": [], "shard": []}, {}
-    return read_table(SYNTHETIC / "index.parquet"), read_json(SYNTHETIC / "manifest.json")
+    check_mix(path, params.arm(arm).pool, rejects)
 
 
 def _name_leftovers(arms: dict[str, Arm], seeds: list[int]) -> None:
@@ -320,19 +299,21 @@ def _gradient_variance(params: Params, prepared: Prepared, device: torch.device)
     return found
 
 
-def _courses(params: Params, prepared: Prepared, model: Classifier, device: torch.device) -> dict[str, Course]:
+def _courses(
+    params: Params, prepared: Prepared, pool: dict[str, Any], model: Classifier, device: torch.device
+) -> dict[str, Course]:
     """See what happens in each arm's training with the first seed, where synthetic images are at hand, or if asked."""
     asked = params.evaluate.course
     if asked is None:
         return {}
     looking, train = _looking(params, device), prepared.references("train")
-    pool = pool_references() if SYNTHETIC.exists() else None
+    synthetic = pool_references(pool) if pool["key"] else None
     found = {}
     for name in params.compare.arms:
         live, store, folder, start = _first_training(params, prepared, name, device)
         objective, stored = params.train_of(name).objective, None
         if objective in ("cross_entropy", "real_consistency"):
-            stored = added_images(mix_file(name), name) or pool
+            stored = added_images(mix_file(name), name) or synthetic
             if stored is None:
                 continue
         searches = objective in SEARCHING and live is not None

@@ -20,7 +20,7 @@ from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.images import BadImageError, read_header
 from gdacli.params import load_params
-from gdacli.paths import REJECTS
+from gdacli.paths import IGNORED_POOLS, POOLS, REJECTS
 from gdacli.presets import DEFAULT, preset_values
 from gdacli.rejects import HEADER
 
@@ -77,6 +77,7 @@ def run(project: Path | None, source: str, preset: str = DEFAULT, architecture: 
         "dvc.yaml": _template("dvc.yaml.in").replace("deps: []", f"deps: {source_dependency}"),
         ".gitignore": "__pycache__/\n/dvc_plots/\n",
         "data/.gitignore": _template("gitignore"),
+        str(POOLS / ".gitignore"): IGNORED_POOLS,
         str(REJECTS): HEADER,
         FILE: text,
     }
@@ -95,7 +96,7 @@ def run(project: Path | None, source: str, preset: str = DEFAULT, architecture: 
 
 
 def update(project: Path) -> dict[str, Any]:
-    """Write this gdacli's stage versions into a project's `params.yaml`, and a `rejects.csv` if it has none.
+    """Write this gdacli's stage versions into a project's `params.yaml`, and files that older projects lack.
 
     All else stays as it is; where `dvc.yaml` lacks what this gdacli's has, that is said.
 
@@ -114,8 +115,9 @@ def update(project: Path) -> dict[str, Any]:
     lines = "".join(f"  {name}: {version}\n" for name, version in after.items())
     with new_file(path) as temporary:
         temporary.write_text(text[: block.start(1)] + lines + text[block.end(1) :], encoding="utf-8")
-    if not (project / REJECTS).exists():
-        write_text(project / REJECTS, HEADER)
+    for name, content in ((REJECTS, HEADER), (POOLS / ".gitignore", IGNORED_POOLS)):
+        if not (project / name).exists():
+            write_text(project / name, content)
     pipeline = project / "dvc.yaml"
     if pipeline.exists() and (lacking := _lacking(pipeline, text)):
         say(f"note: {pipeline}: add {'; '.join(lacking)}; until then `dvc repro` does not see them change")

@@ -1,19 +1,21 @@
 """`gdacli mix`: an arm written down, the list of samples to train on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gdacli.arms import Arm, arm_keys, selected
-from gdacli.artifacts import require, sha256_file
+from gdacli.artifacts import sha256_file
 from gdacli.console import say
 from gdacli.errors import GdaError
 from gdacli.params import Params
 from gdacli.paths import DROPPED, REJECTS, SELECTION, SOURCE, SYNTHETIC, mix_file
+from gdacli.pools import imported_rows, read_pool
 from gdacli.prepared import read_prepared, read_strategies
 from gdacli.rejects import read_left_out
-from gdacli.tables import read_table, write_table
+from gdacli.tables import write_table
 
 VERSION = 2
 
@@ -21,12 +23,9 @@ VERSION = 2
 def run(params: Params, arm: str | None = None) -> dict[str, Any]:
     """Write `data/mix/<arm>.parquet`, of every compared arm when none is named; returns the counts per arm."""
     index = read_prepared(SOURCE).train_index()
-    strategies = read_strategies(SELECTION, index["key"])
-    arms = {name: params.arm(name) for name in ([arm] if arm is not None else params.compare.arms)}
-    chosen = {name: selected(each, params.all_arms(), strategies, index["label"]) for name, each in arms.items()}
-    added = {name: arm_keys(each, index["key"], chosen[name]) for name, each in arms.items()}
-    pool = _read_pool() if any(added.values()) else None
-    return {"arms": {name: _write(arms[name], index, chosen[name], added[name], pool) for name in arms}}
+    source = _Source(index, read_strategies(SELECTION, index["key"]), params.all_arms())
+    names = [arm] if arm is not None else params.compare.arms
+    return {"arms": {name: _write(params.arm(name), source, _added(params.arm(name), source)) for name in names}}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -39,30 +38,81 @@ def summary(result: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class _Pool:
-    """The pool's images by key, and the keys that no mix takes."""
+class _Source:
+    """What arms choose from."""
 
-    images: dict[str, tuple[int, str, str]]
-    """Key -> label, shard, SHA-256."""
-    dropped: set[str]
-    """By `generate.filter`: they are not in the pool."""
-    rejected: set[str]
-    """By a person: they may be in the pool."""
+    index: dict[str, Any]
+    """Of the train images."""
+    strategies: dict[str, tuple[np.ndarray, np.ndarray]]
+    arms: dict[str, Arm]
+    """All of them, to look up `like`."""
+    rejected: set[str] = field(default_factory=lambda: set(read_left_out(REJECTS)))
+    """Keys that no mix takes, because a person says so; they may be in a pool."""
+
+    def chosen(self, arm: Arm) -> np.ndarray:
+        """Return which train images an arm augments, bool [N]."""
+        return selected(arm, self.arms, self.strategies, self.index["label"])
+
+    @cached_property
+    def pool(self) -> dict[str, Any]:
+        """The generated pool."""
+        pool = read_pool(None)
+        known = {*pool["key"], *self.dropped}
+        if strange := sorted(key for key in self.rejected - known if ":" not in key):
+            counts = f"{len(strange)} of its {len(self.rejected)} keys"
+            say(f"note: {REJECTS}: {SYNTHETIC} has not {counts} (first: {strange[0]})")
+        return pool
+
+    @cached_property
+    def dropped(self) -> set[str]:
+        """Keys that `generate.filter` left out of the generated pool."""
+        return set(read_left_out(DROPPED))
 
 
-def _read_pool() -> _Pool:
-    table = read_table(require(SYNTHETIC / "index.parquet", "gdacli generate"))
-    cells = zip(table["label"].tolist(), table["shard"], table["sha256"], strict=True)
-    pool = _Pool(dict(zip(table["key"], cells, strict=True)), set(read_left_out(DROPPED)), set(read_left_out(REJECTS)))
-    if strange := sorted(pool.rejected - pool.images.keys() - pool.dropped):
-        counts = f"{len(strange)} of its {len(pool.rejected)} keys"
-        say(f"note: {REJECTS}: {SYNTHETIC} has not {counts} (first: {strange[0]})")
-    return pool
+@dataclass(frozen=True)
+class _Added:
+    """The synthetic images that an arm adds: rows of a pool, and how many are left out of it."""
+
+    pool: dict[str, Any]
+    rows: list[int]
+    num_dropped: int = 0
+    num_rejected: int = 0
 
 
-def _write(
-    arm: Arm, index: dict[str, Any], chosen: np.ndarray, wanted: list[str], pool: _Pool | None
-) -> dict[str, Any]:
+def _added(arm: Arm, source: _Source) -> _Added | None:
+    """Return what an arm adds; None if that is nothing."""
+    if arm.add == "imported":
+        return _imported(arm, source)
+    wanted = arm_keys(arm, source.index["key"], source.chosen(arm))
+    if not wanted:
+        return None
+    kept = [key for key in wanted if key not in source.dropped]
+    added = [key for key in kept if key not in source.rejected]
+    row_of = {key: row for row, key in enumerate(source.pool["key"])}
+    missing = [key for key in added if key not in row_of]
+    if missing:
+        raise GdaError(
+            f"{SYNTHETIC} lacks {len(missing)} of the {len(wanted)} images that arm {arm.name} needs (first: "
+            f"{missing[0]}): put {arm.name} into compare.arms and run `gdacli generate`"
+        )
+    rows = [row_of[key] for key in added]
+    return _Added(source.pool, rows, len(wanted) - len(kept), len(kept) - len(added))
+
+
+def _imported(arm: Arm, source: _Source) -> _Added:
+    """Return the images of an imported pool that an arm adds; `like` counts what the other arm's mix holds."""
+    pool = read_pool(arm.pool)
+    keys = [source.index["key"][row] for row in np.flatnonzero(source.chosen(arm))]
+    number = arm.num_images or None
+    if arm.like is not None:
+        other = _added(source.arms[arm.like], source)
+        number = len(other.rows) if other is not None else 0
+    rows = imported_rows(arm, pool, keys, source.rejected, number)
+    return _Added(pool, rows, num_rejected=len(source.rejected & set(pool["key"])))
+
+
+def _write(arm: Arm, source: _Source, added: _Added | None) -> dict[str, Any]:
+    index, chosen = source.index, source.chosen(arm)
     repeats = np.where(chosen, arm.k, 1) if arm.add == "copies" else np.ones(len(chosen), np.int64)
     mix = {
         "key": list(index["key"]),
@@ -72,35 +122,22 @@ def _write(
         "sha256": list(index["sha256"]),
         "repeats": repeats.tolist(),
     }
-    added: list[str] = []
-    num_dropped = 0
-    if pool is not None:
-        kept = [key for key in wanted if key not in pool.dropped]
-        num_dropped = len(wanted) - len(kept)
-        added = [key for key in kept if key not in pool.rejected]
-        missing = [key for key in added if key not in pool.images]
-        if missing:
-            raise GdaError(
-                f"{SYNTHETIC} lacks {len(missing)} of the {len(wanted)} images that arm {arm.name} needs (first: "
-                f"{missing[0]}): put {arm.name} into compare.arms and run `gdacli generate`"
-            )
-        images = [pool.images[key] for key in added]
-        mix["key"] += added
-        mix["label"] += [label for label, _, _ in images]
-        mix["origin"] += ["synthetic"] * len(images)
-        mix["shard"] += [str(SYNTHETIC / shard) for _, shard, _ in images]
-        mix["sha256"] += [sha256 for _, _, sha256 in images]
-        mix["repeats"] += [1] * len(images)
+    rows = added.rows if added is not None else []
+    if added is not None:
+        for column, of_pool in (("key", "member"), ("label", "label"), ("shard", "shard"), ("sha256", "sha256")):
+            mix[column] += [added.pool[of_pool][row] for row in rows]
+        mix["origin"] += ["synthetic"] * len(rows)
+        mix["repeats"] += [1] * len(rows)
     counts = {
         "source": len(chosen),
         "copies": int(repeats.sum()) - len(chosen),
-        "synthetic": len(added),
-        "dropped": num_dropped,
-        "rejected": len(wanted) - num_dropped - len(added),
+        "synthetic": len(rows),
+        "dropped": added.num_dropped if added is not None else 0,
+        "rejected": added.num_rejected if added is not None else 0,
         "selected": int(chosen.sum()),
         "total": int(sum(mix["repeats"])),
     }
-    if wanted and not added:
+    if added is not None and not rows:
         say(f"warning: arm {arm.name} has no synthetic image left{_left_out(counts)}: it is the original images alone")
     write_table(mix_file(arm.name), mix)
     return {**counts, "sha256": sha256_file(mix_file(arm.name))}  # which `gdacli verify` compares

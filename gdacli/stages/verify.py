@@ -8,10 +8,10 @@ from gdacli.artifacts import artifact_files, read_json
 from gdacli.checksums import Damage, compare, verify_folder
 from gdacli.console import progress
 from gdacli.errors import GdaError
-from gdacli.paths import EVALUATION, GENERATOR, METRICS, MIX, PROBE, SELECTION, SOURCE, SYNTHETIC, TRAIN
+from gdacli.paths import EVALUATION, GENERATOR, METRICS, MIX, POOLS, PROBE, SELECTION, SOURCE, SYNTHETIC, TRAIN
 
-_ARTIFACTS = (SOURCE, PROBE, SELECTION, GENERATOR, SYNTHETIC, MIX, TRAIN, EVALUATION)
-_COLLECTIONS = (GENERATOR, TRAIN)
+_ARTIFACTS = (SOURCE, PROBE, SELECTION, GENERATOR, SYNTHETIC, POOLS, MIX, TRAIN, EVALUATION)
+_COLLECTIONS = (GENERATOR, POOLS, TRAIN)
 """Folders of artifacts: each folder in them is one."""
 
 

@@ -14,4 +14,4 @@ def test_umap_keeps_groups_together():
     centres = found.real_points.mean(0), found.synthetic_points.mean(0)
     assert np.linalg.norm(centres[0] - centres[1]) > found.real_points.std()
     np.testing.assert_array_equal(feature_map(real, made, method="umap").real_points, found.real_points)
-    assert ">UMAP 1<" in feature_map_plot(found, [0.5] * 60)
+    assert ">UMAP 1<" in feature_map_plot(found, ["0.5"] * 60)
