@@ -31,6 +31,7 @@ def open_source(
     label_column: str | None = None,
     config: str | None = None,
     revision: str | None = None,
+    fewest_classes: int = 2,
 ) -> Source:
     """Open a source by what it is.
 
@@ -39,12 +40,13 @@ def open_source(
             shards, or the id of a Hub dataset.
         image_column, label_column: the columns of a table; found by feature type when None.
         config, revision: of a Hub dataset.
+        fewest_classes: that it must have.
 
     Raises:
         GdaError: nothing is there, it is empty, or columns, labels or classes do not fit.
     """
     opened = _open(source, image_column, label_column, config, revision)
-    if len(opened.class_names) < 2:
+    if len(opened.class_names) < fewest_classes:
         raise GdaError(
             f"data.source: {source}: found one class ({', '.join(opened.class_names)}); a classifier needs two or "
             "more: is there a folder too many above the classes?"
@@ -195,7 +197,7 @@ def _open_shards(root: Path) -> Source:
                 for sample in read_shard(path):
                     key = legal_key(sample.key if sample.key.startswith(split) else f"{split}_{sample.key}")
                     name = f"{path}, sample {sample.key}"
-                    yield Record(key, sample.label, name, partial(bytes, sample.image))
+                    yield Record(key, sample.label, name, partial(bytes, sample.image), sample.meta)
 
         return records
 

@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from gdacli.errors import GdaError
 from gdacli.rng import digest
@@ -26,6 +27,8 @@ class Record:
     """What the user calls it: a path or a row, for messages."""
     load: Callable[[], bytes]
     """Reads the encoded image."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What a shard says of it in JSON."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,251 @@
+"""Pools from elsewhere: images of other tools, and pools that gdacli made in another project."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import CLASSES, Project, encoded, shape
+
+from gdacli.artifacts import new_directory
+from gdacli.images import decode_array, encode_png
+from gdacli.shards import Sample, read_shard, write_shard
+from gdacli.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """Give the folder of a project with a pool; do not change it."""
+    made = Project(tmp_path_factory.mktemp("generated"))
+    made.write(data={"source": str(shapes)}, compare={"arms": ["original", "targeted", "flood"], "seeds": [0]})
+    made.ok("prepare", "probe", "select", "fit", "generate")
+    return made.folder
+
+
+@pytest.fixture
+def ready(project: Project, generated: Path) -> Project:
+    """Give a copy of it."""
+    shutil.copytree(generated, project.folder, dirs_exist_ok=True)
+    return project
+
+
+def train_keys(project: Project) -> list[str]:
+    index = read_table(project.folder / "data/source/index.parquet")
+    return [key for key, split in zip(index["key"], index["split"], strict=True) if split == "train"]
+
+
+def held_out_keys(project: Project) -> list[str]:
+    index = read_table(project.folder / "data/source/index.parquet")
+    return [key for key, split in zip(index["key"], index["split"], strict=True) if split == "test"]
+
+
+def rivals(folder: Path, names: list[str], size: int = 24) -> Path:
+    """Write images of the last class alone, of another size than the project's."""
+    rng = np.random.default_rng(1)
+    (folder / CLASSES[2]).mkdir(parents=True)
+    for name in names:
+        (folder / CLASSES[2] / name).write_bytes(encoded(shape(2, rng, size), "PNG"))
+    return folder
+
+
+def index_of(project: Project, name: str) -> dict:
+    return read_table(project.folder / f"data/pools/{name}/index.parquet")
+
+
+def mixed(project: Project, arm: str, *options: str) -> dict:
+    outcome = project("mix", "--arm", arm, "--json", *options)
+    assert outcome.code == 0, outcome.stderr
+    return json.loads(outcome.stdout)["arms"][arm]
+
+
+def images(folder: Path) -> dict[str, Sample]:
+    return {sample.key: sample for shard in sorted(folder.glob("*.tar")) for sample in read_shard(shard)}
+
+
+def test_images_of_another_tool_become_an_arm_that_is_trained_and_judged(ready, tmp_path):
+    sources = train_keys(ready)
+    folder = rivals(tmp_path / "My Rival", [f"{sources[0]}_s0300_v0.png", f"{sources[0]}_s0300_v1.png", "free.png"])
+    named = f"{CLASSES[2]}/free.png"
+    (tmp_path / "sources.csv").write_text(f"file,source_key\n{named},{sources[1]}\nnowhere.png,{sources[1]}\n")
+    before = (ready.folder / "params.yaml").read_text()
+    outcome = ready("import-pool", str(folder), "--json", "--source-keys", str(tmp_path / "sources.csv"))
+    result = json.loads(outcome.stdout)
+    assert (result["arm"], result["num_images"], result["num_with_source"]) == ("my_rival", 3, 3)
+    assert "1 of its 2 files are not in" in outcome.stderr
+    params = yaml.safe_load((ready.folder / "params.yaml").read_text())
+    assert params["arms"].pop("my_rival") == {"add": "imported", "pool": "my_rival", "train": {}}
+    assert params["compare"]["arms"].pop() == "my_rival"
+    assert params == yaml.safe_load(before)
+    index = index_of(ready, "my_rival")
+    assert sorted(index["source_key"]) == sorted([sources[0]] * 2 + [sources[1]])
+    assert sorted(index["strength"].tolist()) == [-1, 300, 300]
+    for sample in images(ready.folder / "data/pools/my_rival").values():
+        assert decode_array(sample.image).shape == (3, 16, 16), "as prepare resizes"
+        assert (sample.label, sample.meta["class_name"]) == (2, CLASSES[2])
+    ready.ok("verify", "mix", "train", "evaluate")
+    mix = read_table(ready.folder / "data/mix/my_rival.parquet")
+    assert mix["origin"].count("synthetic") == 3
+    assert {shard for shard, origin in zip(mix["shard"], mix["origin"], strict=True) if origin == "synthetic"} == {
+        "data/pools/my_rival/train-000000.tar"
+    }
+    results = json.loads((ready.folder / "data/evaluation/results.json").read_text())
+    quality = {(each["pool"], each["strength"]): each["num_images"] for each in results["quality"]}
+    assert {key: number for key, number in quality.items() if key[0]} == {
+        ("my_rival", 0.3): 2,
+        ("my_rival", None): 1,
+    }
+    assert {pool for pool, _ in quality} == {"", "my_rival"}
+    page = (ready.folder / "data/evaluation/report.html").read_text()
+    assert "<th>my_rival</th>" in page
+    assert "imported pool my_rival" in page
+    assert "+ images of the imported pool my_rival" in (ready.folder / "data/evaluation/report.md").read_text()
+    again = ready("import-pool", str(folder))
+    assert again.code == 0, "the same pool may be brought in again"
+    assert "as it stands in params.yaml" in again.stdout
+    rejected = f"my_rival:{index['key'][0]}"
+    (ready.folder / "rejects.csv").write_text(f"key\n{rejected}\n")
+    assert mixed(ready, "my_rival")["synthetic"] == 2
+    assert mixed(ready, "my_rival")["rejected"] == 1
+
+
+def test_shards_and_plain_names_say_what_they_know(ready, tmp_path):
+    source = train_keys(ready)[0]
+    pixels = np.full((3, 16, 16), 90, np.uint8)
+    folder = tmp_path / "shards"
+    told = {"source_key": source, "strength": 0.8}
+    samples = [Sample(f"x{n}", 1, encode_png(pixels + n), "png", told if n else {}) for n in range(3)]
+    write_shard(folder / "train-000000.tar", samples)
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    ready.ok(f"import-pool {folder} --name other --arm rival -S data.shard_size=2")
+    index = index_of(ready, "other")
+    assert index["source_key"] == ["", source, source]
+    assert index["strength"].tolist() == [-1, 800, 800]
+    assert index["shard"] == ["train-000000.tar", "train-000000.tar", "train-000001.tar"]
+    kept = images(ready.folder / "data/pools/other")
+    assert [each.image for each in kept.values()] == [each.image for each in samples], "bytes that fit are kept"
+    assert mixed(ready, "rival", "-S", "arms.rival.strengths=[0.8]")["synthetic"] == 2
+    assert mixed(ready, "rival", "-S", "arms.rival.num_images=1")["synthetic"] == 1
+    same = [read_table(ready.folder / "data/mix/rival.parquet")["key"] for _ in range(2) if mixed(ready, "rival")]
+    assert same[0] == same[1]
+    assert "num_images is 4, but the pool data/pools/other has 3 images" in (
+        ready("mix", "--arm", "rival", "-S", "arms.rival.num_images=4").error
+    )
+
+
+def test_a_pool_of_another_project_is_taken_as_it_is_and_arms_choose_from_it(ready, generated, tmp_path):
+    mine = mixed(ready, "targeted")["synthetic"]
+    ready.ok(f"import-pool {generated / 'data/synthetic'} --name theirs")
+    theirs = ready.folder / "data/pools/theirs"
+    for name in ["index.parquet", *(path.name for path in theirs.glob("*.tar"))]:
+        assert (theirs / name).read_bytes() == (generated / "data/synthetic" / name).read_bytes()
+    everything = mixed(ready, "theirs")["synthetic"]
+    assert everything == len(images(generated / "data/synthetic"))
+    assert mixed(ready, "theirs", "-S", "arms.theirs.select=cluster")["synthetic"] == mine
+    assert mixed(ready, "theirs", "-S", "arms.theirs.like=flood")["synthetic"] == 5
+    first = read_table(ready.folder / "data/mix/theirs.parquet")["key"]
+    assert mixed(ready, "theirs", "-S", "arms.theirs.like=targeted")["synthetic"] == mine
+    larger = read_table(ready.folder / "data/mix/theirs.parquet")["key"]
+    assert set(first) <= set(larger), "a larger draw holds a smaller"
+    error = ready("mix", "--arm", "theirs", "-S", "arms.theirs.like=original").error
+    assert "arms.theirs.like: original adds no generated images" in error
+    for setting, said in {
+        "num_images=2": "like and num_images both say",
+        "k=2": "k goes with add: copies",
+        "pool=null": "add: imported needs pool",
+        "pool=A/b": "pool: found 'A/b'",
+    }.items():
+        like = ("-S", "arms.theirs.like=flood")
+        assert said in ready("mix", "--arm", "theirs", *like, "-S", f"arms.theirs.{setting}").error
+
+
+def change_pool(folder: Path, **changes: object) -> None:
+    """Publish a pool again with another manifest, as its maker would have."""
+    with new_directory(folder) as target:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (target / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+        (target / "SHA256SUMS").unlink()
+
+
+def test_pools_that_do_not_fit_are_one_line_and_change_nothing(ready, generated, tmp_path):
+    pool = tmp_path / "pool"
+    shutil.copytree(generated / "data/synthetic", pool)
+    params = (ready.folder / "params.yaml").read_bytes()
+    change_pool(pool, class_names=[*CLASSES[:2], "other"])
+    assert (
+        f"it has 3 classes, the project 3, and class 2 is 'other' there and {CLASSES[2]!r} here"
+        in ready("import-pool", str(pool)).error
+    )
+    change_pool(pool, class_names=list(CLASSES))
+    ready.ok("prepare -S data.test_fraction=0.6")
+    assert "sources are test images here (first: " in ready("import-pool", str(pool)).error
+    ready.ok("prepare")
+    shard = next(pool.glob("*.tar"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    assert f"{shard.name}: changed or cut short" in ready("import-pool", str(pool)).error
+    shard.write_bytes(whole)
+    assert not (ready.folder / "data/pools").exists() or not list((ready.folder / "data/pools").iterdir())
+    assert (ready.folder / "params.yaml").read_bytes() == params
+    source = ready.folder / "data/source"
+    for name in ("index.parquet", "dataset.json"):
+        assert (source / name).exists()
+    ready.ok(f"import-pool {pool} --arm first")
+    elsewhere = tmp_path / "else" / "here"
+    shutil.copytree(pool, elsewhere)
+    assert "holds a pool from elsewhere (folder pool)" in ready("import-pool", str(elsewhere), "--name", "pool").error
+    assert "another arm 'original'" in ready("import-pool", str(pool), "--arm", "original").error
+    assert "--name: found 'A b', allowed" in ready("import-pool", str(pool), "--name", "A b").error
+
+
+def test_images_that_do_not_fit_are_one_line_and_make_nothing(ready, tmp_path):
+    test = held_out_keys(ready)[0]
+    assert "there is no such folder" in ready("import-pool", str(tmp_path / "none")).error
+    cases = {
+        "class": (
+            lambda folder: (folder / CLASSES[2]).rename(folder / "wing"),
+            "class 'wing' is none of the project's",
+        ),
+        "leak": (lambda folder: rivals(folder / "in", [f"{test}_s0500_v0.png"]), "1 of its 1 sources are test images"),
+        "stranger": (
+            lambda folder: rivals(folder / "in", ["nobody_s0500_v0.png"]),
+            "are no train images here (first: ",
+        ),
+        "broken": (lambda folder: (folder / CLASSES[2] / "b.png").write_bytes(b"no image"), "b.png: not an image"),
+        "splits": (
+            lambda folder: [rivals(folder / "in" / name, ["a.png"]) for name in ("train", "test")],
+            "the splits",
+        ),
+        "csv": (lambda folder: (tmp_path / "keys.csv").write_text("a,b\n1,2\n"), "no CSV with the columns file"),
+    }
+    for name, (spoil, said) in cases.items():
+        folder = rivals(tmp_path / name, ["a.png"])
+        spoil(folder)
+        folder = folder / "in" if (folder / "in").exists() else folder
+        options = ("--source-keys", str(tmp_path / "keys.csv")) if name == "csv" else ()
+        assert said in ready("import-pool", str(folder), *options).error, name
+    held_out = next(each for each in read_shard(ready.folder / "data/source/test-000000.tar") if each.label == 2)
+    (tmp_path / "itself" / CLASSES[2]).mkdir(parents=True)
+    (tmp_path / "itself" / CLASSES[2] / "a.png").write_bytes(held_out.image)
+    assert "it is the test image itself" in ready("import-pool", str(tmp_path / "itself")).error
+    assert not (ready.folder / "data/pools").exists() or not list((ready.folder / "data/pools").iterdir())
+    skipping = ready("import-pool", str(tmp_path / "broken"), "-S", "data.on_bad_image=skip")
+    assert "1 undecodable skipped" in skipping.stdout
+
+
+def test_the_template_keeps_its_text_when_an_arm_is_added(tmp_path):
+    from gdacli.params_file import add_arm
+    from gdacli.stages.init import run
+
+    run(tmp_path / "p", "digits")
+    path = tmp_path / "p/params.yaml"
+    before = path.read_text().splitlines()
+    assert add_arm(path, "rival", {"add": "imported", "pool": "rival", "train": {}})
+    after = path.read_text().splitlines()
+    assert len(after) == len(before) + 1
+    changed = [line for line in after if line not in before]
+    assert "  rival: {add: imported, pool: rival, train: {}}" in changed
+    assert len(changed) == 2, changed
+    assert not add_arm(path, "rival", {"add": "imported", "pool": "rival", "train": {}})
