@@ -12,7 +12,7 @@ from gdacli.arm_section import ArmParams, Compare
 from gdacli.arms import STORED, Arm
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
-from gdacli.generators import EMBEDDED, backend_facts, backend_names
+from gdacli.generators import EMBEDDED, NONE, backend_facts, backend_names
 from gdacli.objective_sections import SEARCHING
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
@@ -133,6 +133,11 @@ class Params(Section):
                     )
             self.train_of(name)
         for name in self.compare.arms:
+            if backend == NONE and self.arms[name].add in ("synthetic", "sampled"):
+                raise ValueError(
+                    f"arms.{name}: add: {self.arms[name].add} needs a generator, but generate.backend is none: name "
+                    "one, or leave the arm out of compare.arms"
+                )
             self._objective_has_images(name)
             if self.arms[name].add == "sampled" and backend_facts(backend).needs_source:
                 raise ValueError(

@@ -235,6 +235,22 @@ def test_images_that_do_not_fit_are_one_line_and_make_nothing(ready, tmp_path):
     assert "1 undecodable skipped" in skipping.stdout
 
 
+def test_without_a_generator_nothing_is_fitted_and_an_imported_arm_is_trained(ready, tmp_path):
+    ready.ok(f"import-pool {rivals(tmp_path / 'rival', ['a.png'])}")
+    without = ("-S", "generate.backend=none")
+    error = ready("fit", *without).error
+    assert "arms.targeted: add: synthetic needs a generator, but generate.backend is none" in error
+    for command in ("fit", "generate", "mix"):
+        outcome = ready(command, *without, "-S", "compare={arms: [original, rival], seeds: [0]}")
+        assert outcome.code == 0, outcome.stderr
+    assert sorted(path.name for path in (ready.folder / "data/generator/none").iterdir()) == [
+        "SHA256SUMS",
+        "model.json",
+    ]
+    assert json.loads((ready.folder / "data/synthetic/manifest.json").read_text())["num_images"] == 0
+    assert read_table(ready.folder / "data/mix/rival.parquet")["origin"].count("synthetic") == 1
+
+
 def test_the_template_keeps_its_text_when_an_arm_is_added(tmp_path):
     from gdacli.params_file import add_arm
     from gdacli.stages.init import run

@@ -80,6 +80,9 @@ BACKEND_OPTIONS = (
 EMBEDDED = ("class_conditional", "gan")
 """The backends that `gdacli fit` trains on the train split; the first is the default of `generate.backend`."""
 
+NONE = "none"
+"""The backend that makes nothing: neither `fit` nor `generate` has work to do."""
+
 UNKNOWN = -1.0
 """What `describe` says of start_timestep and alpha_bar where nobody knows them, or there are none."""
 
