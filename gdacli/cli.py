@@ -7,7 +7,9 @@ import typer
 
 from gdacli import __version__
 from gdacli.errors import GdaError
+from gdacli.export_commands import export, predict
 from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
+from gdacli.options import ArmName, AsJson, Debug, Directory, Overrides, SeedOption
 from gdacli.paths import PREVIEW
 
 app = typer.Typer(
@@ -33,17 +35,6 @@ def options(
     ] = False,
 ) -> None:
     """Find late-learned images, generate faithful variants of just those, train, and prove whether it helped."""
-
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("-S", "--set", metavar="KEY=VALUE", help="Override a value of params.yaml, as in `dvc exp run -S`."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Directory = Annotated[Path, typer.Option("-C", "--directory", metavar="DIR", help="Go to this folder first.")]
-ArmName = Annotated[str | None, typer.Option("--arm", help="One arm; all of compare.arms when left out.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="One seed; all of compare.seeds when left out.")]
 
 
 @app.command()
@@ -345,6 +336,10 @@ def verify(
             raise GdaError(f"{len(result['damaged'])} damaged files: see above")
 
     guard(work, debug)
+
+
+app.command()(export)
+app.command()(predict)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
