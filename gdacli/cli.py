@@ -7,6 +7,7 @@ import typer
 
 from gdacli import __version__
 from gdacli.errors import GdaError
+from gdacli.export_commands import export, predict
 from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
 from gdacli.options import ArmName, AsJson, Debug, Directory, Overrides, SeedOption
 from gdacli.paths import PREVIEW
@@ -339,6 +340,8 @@ def verify(
 
 
 app.command("import-pool")(import_pool)
+app.command()(export)
+app.command()(predict)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

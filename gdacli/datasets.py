@@ -18,7 +18,7 @@ from gdacli.records import SPLIT_OF_NAME, Record, Source, legal_key, names_of_sp
 from gdacli.shards import read_shard
 from gdacli.table_datasets import open_table
 
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 _TABLE_SUFFIXES = (".parquet", ".arrow")
 _FILES_TO_JUDGE_BY = 10_000
 _CLASS_LISTS = ("classes.txt", "classnames.txt")
@@ -82,20 +82,20 @@ def _open(
 
 def _kind(path: Path) -> str:
     """Say what most of the first files are: `images`, `shards` or `tables`."""
-    kinds = dict.fromkeys(_IMAGE_SUFFIXES, "images") | dict.fromkeys(_TABLE_SUFFIXES, "tables")
+    kinds = dict.fromkeys(IMAGE_SUFFIXES, "images") | dict.fromkeys(_TABLE_SUFFIXES, "tables")
     kinds[".tar"] = "shards"
-    files = [path] if path.is_file() else islice(_visible_files(path), _FILES_TO_JUDGE_BY)
+    files = [path] if path.is_file() else islice(visible_files(path), _FILES_TO_JUDGE_BY)
     counts = Counter(kinds[file.suffix.lower()] for file in files if file.suffix.lower() in kinds)
     return counts.most_common(1)[0][0] if counts else "images"
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
+def visible_files(folder: Path) -> Iterator[Path]:
     """Walk a folder in the order of names, without what is hidden."""
     for child in sorted(folder.iterdir()):
         if child.name[0] == ".":
             continue
         if child.is_dir():
-            yield from _visible_files(child)
+            yield from visible_files(child)
         elif child.is_file():
             yield child
 
@@ -139,7 +139,7 @@ def _open_folder(root: Path) -> Source:
         for name in _subfolders(folder):
             if name not in label_of:
                 raise GdaError(f"data.source: class {name!r} of {folder} is not in {split_folders['train']}")
-            images = [str(file.relative_to(root)) for file in _visible_files(folder / name) if _is_image(file)]
+            images = [str(file.relative_to(root)) for file in visible_files(folder / name) if is_image(file)]
             if split == "train" and not images:
                 raise GdaError(f"data.source: class {name!r} has no image: {folder / name} is empty; fill or remove it")
             files += [(file, label_of[name]) for file in images]
@@ -152,8 +152,9 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != ".")
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in _IMAGE_SUFFIXES
+def is_image(file: Path) -> bool:
+    """Say if a file is an image by its name."""
+    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _folder_reader(root: Path, files: list[tuple[str, int]]) -> Callable[[], Iterator[Record]]:
@@ -165,7 +166,7 @@ def _folder_reader(root: Path, files: list[tuple[str, int]]) -> Callable[[], Ite
 
 
 def _open_shards(root: Path) -> Source:
-    tars = [root] if root.is_file() else [file for file in _visible_files(root) if file.suffix == ".tar"]
+    tars = [root] if root.is_file() else [file for file in visible_files(root) if file.suffix == ".tar"]
     by_split: dict[str, list[Path]] = {}
     for tar in tars:
         words = re.split(r"[-_./]", (tar.name if root.is_file() else tar.relative_to(root).as_posix()).lower())

@@ -53,6 +53,16 @@ class Classifier(nn.Module):
         """[N, 3, H, W] in [0, 1] => logits [N, C]."""
         return self.net((x_NCHW - self.mean) / self.std)
 
+    def side(self) -> int:
+        """Return the side in pixels of the images that it is made for.
+
+        Raises:
+            GdaError: that was not said.
+        """
+        if self.image_size is None:
+            raise GdaError("model: found no image size, so how large its images are is not known: set image_size")
+        return self.image_size
+
     def logits_and_features(self, x_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network once.
 
@@ -237,9 +247,7 @@ def load_checkpoint(folder: Path) -> Classifier:
         GdaError: a file is missing or damaged, or the weights are another architecture's.
     """
     path = folder / "config.json"
-    if not path.exists():
-        raise GdaError(f"{path} does not exist: {folder} is no checkpoint; make or pull it again")
-    config = read_json(path)
+    config = _read_config(folder)
     try:
         name, num_classes, args = config["architecture"], config["num_classes"], config["model_args"]
         mean, std = config["pretrained_cfg"]["mean"], config["pretrained_cfg"]["std"]
@@ -250,6 +258,31 @@ def load_checkpoint(folder: Path) -> Classifier:
     weights = folder / "model.safetensors"
     load_exactly(model.net, read_tensors(weights, "checkpoint"), weights, name)
     return Classifier(model.net, mean, std, args, image_size)
+
+
+def read_class_names(folder: Path) -> list[str]:
+    """Return the names of the classes of a checkpoint, in the order of its logits.
+
+    Raises:
+        GdaError: `config.json` is missing or damaged, or has no name for each class.
+    """
+    path = folder / "config.json"
+    config = _read_config(folder)
+    names = config.get("label_names")
+    if not isinstance(names, list) or len(names) != config.get("num_classes"):
+        found = f"{len(names)} label_names" if isinstance(names, list) else "no label_names"
+        raise GdaError(f"{path}: found {found} for {config.get('num_classes')} classes: add a list with one for each")
+    return [str(name) for name in names]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise GdaError(f"{path} does not exist: {folder} is no checkpoint; make or pull it again")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise GdaError(f"{path}: found {type(config).__name__}: it is no checkpoint of gdacli; make or pull it again")
+    return config
 
 
 def save_weights(model: Classifier, path: Path) -> None:
