@@ -21,6 +21,7 @@ LATEST = PREVIEW / "latest.png"
 FIT_SAMPLES = PREVIEW / "fit.png"
 FIT_NEAREST = PREVIEW / "fit_nearest.png"
 SWEEPS = Path("sweeps")
+SHARE = DATA / "share"
 
 
 def mix_file(arm: str) -> Path:

@@ -36,7 +36,15 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 }
-SECTIONS = {"sections", "gan_section", "lora_section", "augment_sections", "objective_sections", "training_sections"}
+SECTIONS = {
+    "sections",
+    "gan_section",
+    "lora_section",
+    "augment_sections",
+    "objective_sections",
+    "push_section",
+    "training_sections",
+}
 MIDDLE = MODULES - TOP - STAGES - BASE - SECTIONS - {"params", "explain", "__init__"}
 WITHOUT_A_SAY = SECTIONS | {"params", "explain", "errors", "console", "paths", "artifacts", "executors"}
 """Modules that check, name and move things but do not decide what is in an artifact: no reason to run a stage again."""
