@@ -175,6 +175,7 @@ def _text(facts: DatasetFacts) -> str:
         manifest=facts.manifest,
         synthetic=facts.configs[0],
         source=facts.configs[1] if len(facts.configs) > 1 else None,
+        held_out=next((each for each in ("validation", "test") if each in facts.configs[-1].splits), None),
         embedded=_backend(facts.manifest) in EMBEDDED,
         made=_made(facts),
         arms=[["arm", "adds"], *facts.arms.items()] if facts.arms else None,
