@@ -7,6 +7,7 @@ from gdacli import wording
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$])")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBERED = re.compile(r"\d+(?=[.)])")
 
 
@@ -28,7 +29,7 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _inline(text: object) -> str:
-    line = " ".join(str(text).split())
+    line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
     return re.sub("[&<>]", lambda found: _HTML[found[0]], _SPECIAL.sub(r"\\\1", line))
 
 
