@@ -22,6 +22,7 @@ SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 """What the Hub calls so many images: fewer than the number, and the name."""
 
 _TABLE_FOLDED_ABOVE = 30
+_MOST_WORKERS = 4  # timm's own number; those without a shard would shorten its epochs
 _GENERATORS = {
     "class_conditional": "a small class-conditional diffusion model, trained from nothing on the train images alone",
     "gan": "a small class-conditional GAN, trained from nothing on the train images alone",
@@ -176,6 +177,7 @@ def _text(facts: DatasetFacts) -> str:
         synthetic=facts.configs[0],
         source=facts.configs[1] if len(facts.configs) > 1 else None,
         held_out=next((each for each in ("validation", "test") if each in facts.configs[-1].splits), None),
+        workers=min(_MOST_WORKERS, sum(len(config.splits["train"]) for config in facts.configs)),
         embedded=_backend(facts.manifest) in EMBEDDED,
         made=_made(facts),
         arms=[["arm", "adds"], *facts.arms.items()] if facts.arms else None,
