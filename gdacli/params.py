@@ -14,6 +14,7 @@ from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
 from gdacli.generators import EMBEDDED, NONE, backend_facts, backend_names
 from gdacli.objective_sections import SEARCHING
+from gdacli.push_section import Push
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
     Compute,
@@ -41,6 +42,7 @@ class Params(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate)
     compare: Compare
     arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ArmParams]
+    push: Push = Field(default_factory=Push)
     versions: dict[str, int] | None = Field(None, description="stage versions of a project made by `gdacli init`")
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ LATEST = PREVIEW / "latest.png"
 FIT_SAMPLES = PREVIEW / "fit.png"
 FIT_NEAREST = PREVIEW / "fit_nearest.png"
 SWEEPS = Path("sweeps")
+SHARE = DATA / "share"
 
 IGNORED_POOLS = "/*/\n"
 """`.gitignore` of POOLS: the images are DVC's (`dvc add`), the folder itself is there for `dvc.yaml` to name."""

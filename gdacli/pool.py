@@ -176,33 +176,46 @@ def _work(task: Sequence[ShardRequest]) -> int:
     return sum(len(shard.requests) * shard.strength for shard in task)
 
 
-def dataset_card(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> str:
-    """Return the README.md by which `datasets.load_dataset(folder)` finds columns, types and class names.
+def dataset_features(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the columns of our shards as `dataset_info` of a card names them.
 
     Args:
         class_names: in the order of the labels.
         extension: of the images.
         meta: the json of any sample.
     """
-    import yaml
-
     dtypes = {str: "string", int: "int64", float: "float64", bool: "bool"}
     names = {str(label): name for label, name in enumerate(class_names)}
-    features = [
+    return [
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
         {"name": extension, "dtype": "image"},
         {"name": "cls", "dtype": {"class_label": {"names": names}}},
         {"name": "json", "struct": [{"name": key, "dtype": dtypes[type(meta[key])]} for key in sorted(meta)]},
     ]
+
+
+def front_matter(values: dict[str, Any]) -> str:
+    """Return the head of a card: metadata in YAML, between lines of dashes."""
+    import yaml
+
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def dataset_card(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> str:
+    """Return the README.md by which `datasets.load_dataset(folder)` finds columns, types and class names.
+
+    Args:
+        class_names, extension, meta: of `dataset_features`.
+    """
     front = {
         "tags": ["synthetic"],
         "task_categories": ["image-classification"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.tar"}]}],
-        "dataset_info": {"features": features},
+        "dataset_info": {"features": dataset_features(class_names, extension, meta)},
     }
     return (
-        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
+        f"{front_matter(front)}"
         "Synthetic training images made by gdacli. Each sample has an image, its class (`cls`) and how it was made "
         '(`json`).\n\n```python\nimport datasets\n\npool = datasets.load_dataset(FOLDER, split="train")\n```\n'
     )

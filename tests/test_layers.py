@@ -37,7 +37,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 SECTIONS = {
-    *("sections", "arm_section", "gan_section", "lora_section"),
+    *("sections", "arm_section", "gan_section", "lora_section", "push_section"),
     *("augment_sections", "objective_sections", "training_sections"),
 }
 MIDDLE = MODULES - TOP - STAGES - BASE - SECTIONS - {"params", "explain", "__init__"}

@@ -1,0 +1,1 @@
+"""What is shared: the folders of a dataset and of a model, their cards, and the Hub."""

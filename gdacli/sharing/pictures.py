@@ -1,0 +1,99 @@
+"""The picture on a dataset's card: some images of each class, as one PNG."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gdacli.arms import source_of
+from gdacli.galleries import read_images
+from gdacli.grid import contact_sheet
+from gdacli.prepared import Prepared
+from gdacli.sharing.shared_pool import SAMPLED, SharedPool, kind_of
+
+GALLERY = "gallery.png"
+
+_CLASSES = 12
+_COLUMNS = 10
+_CELL = 72
+
+
+def shown_classes(num_classes: int) -> list[int]:
+    """Return the classes that a picture has room for: all, or 12 of them at even distances."""
+    return sorted({round(place) for place in np.linspace(0, num_classes - 1, min(num_classes, _CLASSES)).tolist()})
+
+
+def gallery(shared: SharedPool, prepared: Prepared | None) -> bytes:
+    """Draw a row for each class: images at even distances in the order of the pool, not chosen by how they look.
+
+    Args:
+        shared: the images.
+        prepared: the originals, to stand before their variants; None shows synthetic images alone.
+
+    Returns:
+        the PNG.
+    """
+    names = shared.manifest["class_names"]
+    kinds = list(shared.counts())
+    of_class: dict[int, dict[str, list[str]]] = {}
+    for key, label in zip(shared.keys, shared.index["label"].to_pylist(), strict=True):
+        of_class.setdefault(label, {}).setdefault(_source(key), []).append(key)
+    width = len(kinds) + (prepared is not None)
+    groups = max(1, _COLUMNS // width)
+    keys = {label: _places(of_class.get(label, {}), kinds, groups) for label in shown_classes(len(names))}
+    shard_of = dict(zip(shared.keys, shared.index["shard"].to_pylist(), strict=True))
+    made = read_images((shared.folder / shard_of[key], key) for row in keys.values() for key in row if key)
+    originals = _originals(prepared, [_source(key) for row in keys.values() for key in row if key]) if prepared else {}
+    rows = [(names[label], _row(row, kinds, made, originals, prepared is not None)) for label, row in keys.items()]
+    titles = ["source"] * (prepared is not None) + [_title(kind) for kind in kinds]
+    return contact_sheet(rows, titles * groups, cell=_CELL)
+
+
+def _source(key: str) -> str:
+    """Return the source's key; a sampled image stands alone."""
+    found = source_of(key)
+    return key if found is None else found[0]
+
+
+def _places(by_source: Mapping[str, Sequence[str]], kinds: Sequence[str], groups: int) -> list[str | None]:
+    """Return for each group of columns a key per kind, None where the source has no such variant."""
+    sources = list(by_source)
+    if set(kinds) == {SAMPLED} or SAMPLED not in kinds:
+        complete = [source for source in sources if len({kind_of(key) for key in by_source[source]}) == len(kinds)]
+        sources = complete or sources
+    chosen = [sources[number] for number in _spread(len(sources), groups)]
+    places: list[str | None] = []
+    for source in chosen:
+        variants = {kind_of(key): key for key in reversed(by_source[source])}
+        places += [variants.get(kind) for kind in kinds]
+    return places + [None] * (groups * len(kinds) - len(places))
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, wanted)).tolist()}) if count else []
+
+
+def _row(
+    places: Sequence[str | None],
+    kinds: Sequence[str],
+    made: Mapping[str, np.ndarray],
+    originals: Mapping[str, np.ndarray],
+    with_originals: bool,
+) -> list[np.ndarray | None]:
+    images: list[np.ndarray | None] = []
+    for start in range(0, len(places), len(kinds)):
+        group = places[start : start + len(kinds)]
+        if with_originals:
+            source = next((_source(key) for key in group if key), "")
+            images.append(originals.get(source))
+        images += [made[key] if key else None for key in group]
+    return images
+
+
+def _originals(prepared: Prepared, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    index, wanted = prepared.train_index(), set(keys)
+    places = zip(index["key"], index["shard"], strict=True)
+    return read_images((prepared.folder / shard, key) for key, shard in places if key in wanted)
+
+
+def _title(kind: str) -> str:
+    return kind if kind == SAMPLED else f"{int(kind[1:]) / 1000:g}"

@@ -1,0 +1,181 @@
+"""Which images of a pool are shared, and their shards."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gdacli.arms import source_of
+from gdacli.artifacts import read_json, require, sha256_bytes, sha256_file
+from gdacli.errors import GdaError
+from gdacli.paths import REJECTS, SYNTHETIC, mix_file
+from gdacli.provenance import without_folders
+from gdacli.published import INDEX, MANIFEST
+from gdacli.rejects import read_left_out
+from gdacli.shards import Shard, read_shard, write_shard
+from gdacli.tables import read_columns, read_table
+
+SAMPLED = "sampled"
+"""The kind of images without a source; the others' is their strength, `s0500`."""
+
+
+@dataclass(frozen=True)
+class SharedPool:
+    """A pool, and the images of it that are shared."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    """Of the whole pool."""
+    index: pa.Table
+    """The rows of `index.parquet` that are shared, in its order."""
+    num_pool: int
+    """Images in the whole pool."""
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the shared images."""
+        return self.index["key"].to_pylist()
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Count the shared images: kind -> number per class, int64 [C], by rising strength, sampled ones last."""
+        labels = self.index["label"].to_numpy()
+        kinds = np.array([kind_of(key) for key in self.keys])
+        num_classes = len(self.manifest["class_names"])
+        return {kind: np.bincount(labels[kinds == kind], minlength=num_classes) for kind in sorted(set(kinds.tolist()))}
+
+
+def kind_of(key: str) -> str:
+    """Return what sort of image a key of a pool names.
+
+    >>> kind_of("cat-1_s0500_v0"), kind_of("sampled_00000007")
+    ('s0500', 'sampled')
+    """
+    found = source_of(key)
+    return SAMPLED if found is None else f"s{found[1]:04d}"
+
+
+def read_shared(arm: str | None) -> SharedPool:
+    """Read which images are shared.
+
+    Args:
+        arm: whose added images; None takes the whole pool without those that `rejects.csv` vetoes.
+
+    Raises:
+        GdaError: there is no pool, no mix of the arm, the mix lists other images than the pool holds, or none is left.
+    """
+    folder, wanted = (SYNTHETIC, None) if arm is None else _added(arm)
+    manifest = read_json(require(folder / MANIFEST, "gdacli generate"))
+    index = read_columns(require(folder / INDEX, "gdacli generate"))
+    keys = index["key"].to_pylist()
+    if wanted is None:
+        vetoed = read_left_out(REJECTS)
+        kept = [key not in vetoed for key in keys]
+    else:
+        kept = [wanted.get(key) == sha256 for key, sha256 in zip(keys, index["sha256"].to_pylist(), strict=True)]
+        if sum(kept) < len(wanted):
+            raise GdaError(
+                f"{mix_file(str(arm))} lists {len(wanted) - sum(kept)} images that {folder} does not hold: run "
+                f"`gdacli mix --arm {arm}`, or `dvc checkout`"
+            )
+    shared = SharedPool(folder, manifest, index.filter(pa.array(kept, pa.bool_())), len(keys))
+    if not shared.index.num_rows:
+        raise GdaError(f"{folder} has no image to share: {len(keys)} are in the pool, {REJECTS} vetoes all of them")
+    return shared
+
+
+def _added(arm: str) -> tuple[Path, dict[str, str]]:
+    """Return the pool of an arm's added images, and their SHA-256 by key."""
+    mix = read_table(require(mix_file(arm), f"gdacli mix --arm {arm}"))
+    columns = zip(mix["key"], mix["sha256"], mix["shard"], mix["origin"], strict=True)
+    added = {key: (sha256, Path(shard).parent) for key, sha256, shard, origin in columns if origin != "source"}
+    folders = {folder for _, folder in added.values()}
+    if len(folders) != 1:
+        found = "no image" if not folders else f"images of {len(folders)} pools"
+        raise GdaError(
+            f"--arm {arm}: found {found} in its mix; allowed is an arm that adds images of one pool: name another, or "
+            f"leave --arm out to share all of {SYNTHETIC}"
+        )
+    return folders.pop(), {key: sha256 for key, (sha256, _) in added.items()}
+
+
+def write_shards(shared: SharedPool, folder: Path, advance: Callable[[int], object]) -> list[Shard]:
+    """Put the shards of the shared images into a folder.
+
+    A shard of which nothing is left out is a relative link: pools are large, and its bytes are the pool's own. Others
+    are written anew, and all of them are if they name a model by where it lies on somebody's disk.
+
+    Args:
+        shared: the images.
+        folder: to fill.
+        advance: called with the number of images after each shard.
+
+    Raises:
+        GdaError: a shard is missing or damaged.
+    """
+    left = Counter(shared.index["shard"].to_pylist())
+    sha256_of = dict(zip(shared.keys, shared.index["sha256"].to_pylist(), strict=True))
+    told = without_places(shared.manifest) != shared.manifest
+    written = []
+    for shard in (Shard(**each) for each in shared.manifest["shards"]):
+        if not left[shard.name]:
+            continue
+        path = shared.folder / shard.name
+        if left[shard.name] == shard.count and not told:
+            link_file(path, folder / shard.name, shard.sha256)
+            written.append(shard)
+        else:
+            kept = (
+                replace(sample, meta=without_places(sample.meta))
+                for sample in read_shard(path)
+                if sha256_of.get(sample.key) == sha256_bytes(sample.image)
+            )
+            written.append(write_shard(folder / shard.name, kept))
+            if written[-1].count != left[shard.name]:
+                raise _damaged(path)
+        advance(left[shard.name])
+    return written
+
+
+def without_places(value: Any) -> Any:
+    """Leave of local paths the last part, also of those in a list that is joined by ` + `, as names of models are.
+
+    >>> without_places({"model": "user/sd + /home/me/lora"})
+    {'model': 'user/sd + .../lora'}
+    """
+    if isinstance(value, dict):
+        return {key: without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_places(inner) for inner in value]
+    return " + ".join(map(without_folders, value.split(" + "))) if isinstance(value, str) else value
+
+
+def link_file(path: Path, link: Path, sha256: str) -> None:
+    """Link to a file of the project, by a path relative to the link, after its content was checked.
+
+    Raises:
+        GdaError: it is missing, or has another SHA-256.
+    """
+    if not path.exists() or sha256_file(path) != sha256:
+        raise _damaged(path)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))
+
+
+def _damaged(path: Path) -> GdaError:
+    return GdaError(f"{path} is missing or damaged: run `dvc checkout --force {path.parent}`, or make it again")
+
+
+def manifest_of(shared: SharedPool, shards: list[Shard]) -> dict[str, Any]:
+    """Return the manifest of what is shared: the pool's, with the numbers and the shards that are there."""
+    images = {kind: int(counts.sum()) for kind, counts in shared.counts().items()}
+    return {
+        **without_places(shared.manifest),
+        "images": images,
+        "num_images": sum(images.values()),
+        "shards": [vars(shard) for shard in shards],
+    }
