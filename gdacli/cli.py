@@ -1,7 +1,7 @@
 """The commands. Each reads `params.yaml`, runs a stage, and prints its result."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -269,6 +269,35 @@ def sweep(
         show(sweeping.run(name, values, on or "validation", seeds, overrides or []), sweeping.summary, as_json)
 
     guard(work, debug)
+
+
+@app.command()
+def push(
+    repo_id: Annotated[str, typer.Option(metavar="USER/NAME", help="Repository of the dataset and of the model.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository that only its owners see.")] = False,
+    what: Annotated[Literal["dataset", "model", "both"], typer.Option(help="What to share.")] = "dataset",
+    arm: Annotated[
+        str | None, typer.Option(help="Share this arm's images and model; the whole pool, the main arm's model.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the model; the first of compare.seeds when left out.")] = None,
+    include_source: Annotated[
+        bool, typer.Option("--include-source", help="Share the originals too; needs push.source_license.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folders; ask nothing of the Hub.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Share the pool, or the trained model, on the Hugging Face Hub; what is there already is not sent again.
+
+    The token is that of HF_TOKEN, or of `hf auth login`. Licences stand in the section `push` of params.yaml.
+
+    Example: `gdacli push --repo-id me/digits-augmented --dry-run`
+    """
+    shared: dict[str, Any] = {"what": what, "arm": arm, "seed": seed, "include_source": include_source}
+    how: dict[str, Any] = {"repo_id": repo_id, "private": private, "dry_run": dry_run}
+    run_stage("push", overrides, as_json, debug, directory, versioned=False, **shared, **how)
 
 
 @app.command()
