@@ -11,7 +11,7 @@ from gdacli.export_commands import export, predict
 from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
 from gdacli.options import ArmName, AsJson, Debug, Directory, Overrides, SeedOption
 from gdacli.paths import PREVIEW
-from gdacli.sharing_commands import import_pool
+from gdacli.sharing_commands import import_pool, pull, push
 
 app = typer.Typer(
     name="gdacli",
@@ -339,6 +339,8 @@ def verify(
     guard(work, debug)
 
 
+app.command()(push)
+app.command()(pull)
 app.command("import-pool")(import_pool)
 app.command()(export)
 app.command()(predict)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gdacli.processes import is_first_process
+from gdacli.redaction import redact
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -17,9 +18,9 @@ Advance = Callable[..., None]
 
 
 def say(message: str) -> None:
-    """Print one line to stderr, in the first process alone where there are several."""
+    """Print one line to stderr, without secrets, in the first process alone where there are several."""
     if is_first_process():
-        print(message, file=sys.stderr, flush=True)
+        print(redact(message), file=sys.stderr, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -17,6 +17,7 @@ from gdacli.artifacts import write_json
 from gdacli.errors import GdaError, one_line
 from gdacli.paths import METRICS
 from gdacli.processes import is_first_process, num_processes
+from gdacli.redaction import redact
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 
@@ -115,15 +116,15 @@ def _write_metrics(name: str, result: dict[str, Any], seconds: float) -> None:
 
 
 def show(result: dict[str, Any], summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    """Print a result; a reader that has seen enough, such as `head`, is no error."""
+    """Print a result, without secrets; a reader that has seen enough, such as `head`, is no error."""
     try:
-        print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result), flush=True)
+        print(redact(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result)), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
 
 
 def guard(work: Callable[[], None], debug: bool) -> None:
-    """Do the work of a command; an error is a line and an exit code."""
+    """Do the work of a command; an error is a line and an exit code, and holds no secret."""
     try:
         work()
     except (KeyboardInterrupt, _Terminated) as stop:
@@ -133,12 +134,12 @@ def guard(work: Callable[[], None], debug: bool) -> None:
         )
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
         _fail(one_line(error), EXIT_ERROR)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {redact(message)}", file=sys.stderr, flush=True)
     raise typer.Exit(code)
 
 

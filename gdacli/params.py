@@ -15,6 +15,7 @@ from gdacli.explain import FILE, explain, one_of
 from gdacli.generators import EMBEDDED, NONE, backend_facts, backend_names
 from gdacli.objective_sections import SEARCHING
 from gdacli.push_section import Push
+from gdacli.redaction import find_secret, redact
 from gdacli.schedules import num_denoising_steps
 from gdacli.sections import (
     Compute,
@@ -235,7 +236,7 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
         overrides: `section.key=value` each, the value in YAML, as `dvc exp run -S` takes them.
 
     Raises:
-        GdaError: the file is missing or not YAML, or a key or a value is wrong; one line.
+        GdaError: the file is missing or not YAML, a key or a value is wrong, or one is a secret; one line.
     """
     path = folder / FILE
     if not path.exists():
@@ -248,6 +249,7 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
         raise GdaError(f"{path}: expected sections such as `data:` and `train:`, found {values!r}")
     for override in overrides:
         _override(values, override)
+    _check_secrets(values)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -256,6 +258,21 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
             if re.match(rf"{FILE}: {re.escape(override.partition('=')[0])}\b(?!_)", message):
                 message = f"-S {override}: {message}"
         raise GdaError(message) from error
+
+
+def _check_secrets(values: Any, place: str = "") -> None:
+    """Refuse secrets: the file is in git, and its values go to manifests, cards and shards."""
+    if isinstance(values, dict | list):
+        named = values.items() if isinstance(values, dict) else enumerate(values)
+        for key, value in named:
+            inner = f"{place}.{key}" if place else str(key)
+            _check_secrets(str(key), inner)
+            _check_secrets(value, inner)
+    elif isinstance(values, str) and (kind := find_secret(values)):
+        raise GdaError(
+            f"{FILE}: {redact(place)}: holds {kind}, but the file is in git and its values are published: take it out, "
+            "give it in the environment (HF_TOKEN, AWS_...) or by a login, and revoke one that was committed"
+        )
 
 
 def _merged(old: Any, new: Any) -> Any:

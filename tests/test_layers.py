@@ -26,6 +26,7 @@ BASE = {
     "paths",
     "records",
     "processes",
+    "redaction",
     "rng",
     "shards",
     "splits",

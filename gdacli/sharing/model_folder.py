@@ -50,11 +50,7 @@ def write_model(
     Raises:
         GdaError: the licence is not stated, the training has not run, or is damaged.
     """
-    if share["model_license"] is None:
-        raise GdaError(
-            "params.yaml: push.model_license: missing: say under which licence the model may be shared, and where that "
-            "is stated: {id: apache-2.0, stated_in: https://...}"
-        )
+    check_license(share)
     name = run_name(arm, seed)
     trained, again = TRAIN / name, f"gdacli train --arm {arm} --seed {seed}"
     for file in (*FILES, "provenance.json", "history.csv"):
@@ -94,6 +90,19 @@ def write_model(
         "evaluated": results is not None,
         "megabytes": round(size / 1e6, 3),
     }
+
+
+def check_license(share: Mapping[str, Any]) -> None:
+    """Check that the licence of the model is stated.
+
+    Raises:
+        GdaError: it is not.
+    """
+    if share["model_license"] is None:
+        raise GdaError(
+            "params.yaml: push.model_license: missing: say under which licence the model may be shared, and where that "
+            "is stated: {id: apache-2.0, stated_in: https://...}"
+        )
 
 
 def _images(arm: str) -> dict[str, int]:

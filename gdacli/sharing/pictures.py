@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gdacli.arms import source_of
-from gdacli.galleries import read_images
+from gdacli.galleries import Place, read_images
 from gdacli.grid import contact_sheet
 from gdacli.prepared import Prepared
 from gdacli.sharing.shared_pool import SAMPLED, SharedPool, kind_of
@@ -41,7 +41,7 @@ def gallery(shared: SharedPool, prepared: Prepared | None) -> bytes:
     groups = max(1, _COLUMNS // width)
     keys = {label: _places(of_class.get(label, {}), kinds, groups) for label in shown_classes(len(names))}
     shard_of = dict(zip(shared.keys, shared.index["shard"].to_pylist(), strict=True))
-    made = read_images((shared.folder / shard_of[key], key) for row in keys.values() for key in row if key)
+    made = _by_key(read_images((shared.folder / shard_of[key], key) for row in keys.values() for key in row if key))
     originals = _originals(prepared, [_source(key) for row in keys.values() for key in row if key]) if prepared else {}
     rows = [(names[label], _row(row, kinds, made, originals, prepared is not None)) for label, row in keys.items()]
     titles = ["source"] * (prepared is not None) + [_title(kind) for kind in kinds]
@@ -92,7 +92,11 @@ def _row(
 def _originals(prepared: Prepared, keys: Sequence[str]) -> dict[str, np.ndarray]:
     index, wanted = prepared.train_index(), set(keys)
     places = zip(index["key"], index["shard"], strict=True)
-    return read_images((prepared.folder / shard, key) for key, shard in places if key in wanted)
+    return _by_key(read_images((prepared.folder / shard, key) for key, shard in places if key in wanted))
+
+
+def _by_key(images: Mapping[Place, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: image for (_, key), image in images.items()}
 
 
 def _title(kind: str) -> str:
