@@ -14,6 +14,8 @@ from gdacli.rng import derive_seed, digest
 
 SAMPLED_SHARD_SIZE = 1000
 
+_LINE_ENDS = frozenset("\x85\u2028\u2029")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -199,7 +201,14 @@ def front_matter(values: dict[str, Any]) -> str:
     """Return the head of a card: metadata in YAML, between lines of dashes."""
     import yaml
 
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
+    class Dumper(yaml.SafeDumper):
+        """Writes line ends of Unicode escaped; PyYAML writes them as they are, and reads them as spaces."""
+
+    def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if _LINE_ENDS & set(text) else None)
+
+    Dumper.add_representer(str, quoted)
+    return f"---\n{yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def dataset_card(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> str:
