@@ -15,7 +15,11 @@ from gdacli.live import latent_backends
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gdacli"
 
-TOP = {"cli", "invocation", "sweeping", "__main__"}
+TOP = (
+    {"cli", "invocation", "sweeping", "__main__"}
+    | {f"api.{path.stem}" for path in (PACKAGE / "api").glob("[a-z]*.py")}
+    | {"api"}
+)
 STAGES = {f"stages.{path.stem}" for path in (PACKAGE / "stages").glob("*.py")} - {"stages.__init__"} | {"stages"}
 BASE = {
     "artifacts",
