@@ -47,7 +47,7 @@ class ProjectEvaluation:
     _repr_markdown_ = __repr__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Project:
     """A gdacli project; see docs/python.md.
 
@@ -57,8 +57,8 @@ class Project:
 
     folder: Path
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder).expanduser().absolute())
+    def __init__(self, folder: str | Path) -> None:
+        object.__setattr__(self, "folder", Path(folder).expanduser().absolute())
         if not (self.folder / FILE).exists():
             raise GdaError(f"{self.folder / FILE} does not exist: name a project's folder, or use create_project")
 
