@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -138,6 +139,9 @@ def computing(device: str, threads: int) -> Iterator[torch.device]:
         device: `compute.device`.
         threads: `compute.threads`.
     """
+    from gdacli.invocation import WAIT_BRIEFLY
+
+    os.environ.setdefault(*WAIT_BRIEFLY)  # has its say where torch is not imported yet
     from gdacli.compute import set_up
 
     with as_found():
