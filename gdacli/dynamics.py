@@ -70,6 +70,26 @@ def describe(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack([loss, correct.float(), margin, el2n, entropy], dim=1)
 
 
+def of_logits(logits: np.ndarray, labels: np.ndarray) -> Dynamics:
+    """Return the dynamics that logits show.
+
+    Args:
+        logits: float [E, N, C], recorded after each epoch; the last one is the separation epoch.
+        labels: int [N] in [0, C).
+    """
+    import torch
+
+    truth = torch.from_numpy(np.asarray(labels, np.int64))
+    floats = (np.ascontiguousarray(each, np.float32) for each in logits)
+    return of_quantities(np.stack([describe(torch.from_numpy(each), truth).numpy() for each in floats]), logits[-1])
+
+
+def of_quantities(quantities: np.ndarray, logits: Rows) -> Dynamics:
+    """Return dynamics of the QUANTITIES of `describe`, float32 [E, N, 5], and the last epoch's logits [N, C]."""
+    named: dict[str, Any] = dict(zip(QUANTITIES, quantities.transpose(2, 0, 1), strict=True))
+    return Dynamics(**(named | {"correct": named["correct"].astype(bool)}), logits=logits)
+
+
 def slowdown(errors: Sequence[float], start: float) -> bool:
     """Say if the fall of the training error has slowed down by the last of these epochs.
 

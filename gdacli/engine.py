@@ -9,16 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from itertools import islice
 from queue import Queue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gdacli.artifacts import sha256_bytes
 from gdacli.compute import set_up
 from gdacli.errors import GdaError
-from gdacli.generators import backend
+from gdacli.generation import denoiser_dtype, encoded_images, load_generator, make_batch, padded_batches
 from gdacli.images import decode_array, encode
 from gdacli.pool import Request, ShardRequest
 from gdacli.prepared import decode_sample
@@ -31,8 +30,6 @@ from gdacli.weights import SINGLE, locate
 
 if TYPE_CHECKING:
     import torch
-
-T = TypeVar("T")
 
 # Batches whose images may wait to be encoded; one is enough to keep the denoiser busy, two smooth it.
 _WAITING = 2
@@ -110,20 +107,19 @@ class Engine:
         thread, or a multiple (`params.Params` sees to it), an image's bits depend neither on its neighbours nor on its
         place in the batch (tests/test_generators.py), so that what a shard needs is packed densely.
         """
-        import torch
-
         generator, size = self.generator, self._recipe.settings["batch_size"]
         latents = self._latents(requests)
         waiting: list[tuple[list[Request], Future[tuple[list[bytes], np.ndarray]]]] = []
-        for batch, padded in _padded(requests, size):
-            labels = torch.tensor([request.label for request in padded])
-            seeds = [request.seed for request in padded]
-            if latents:
-                sources = torch.stack([latents[request.source_key] for request in padded])
-                made = generator.generate(sources, labels, padded[0].strength / 1000, seeds)
-            else:
-                made = generator.sample(labels, seeds)
-            self._check_images(made)
+        for batch, padded in padded_batches(requests, size):
+            made = make_batch(
+                generator,
+                [latents[request.source_key] for request in padded] if latents else None,
+                [request.label for request in padded],
+                padded[0].strength / 1000,
+                [request.seed for request in padded],
+                backend_name=self._recipe.settings["backend"],
+                image_size=self._recipe.image_size,
+            )
             waiting.append((batch, self._encoders.submit(self._encode, made.cpu().numpy(), len(batch))))
             if len(waiting) > _WAITING:
                 yield self._finish(*waiting.pop(0))
@@ -138,10 +134,7 @@ class Engine:
     @cached_property
     def dtype(self) -> torch.dtype:
         """The denoiser's."""
-        import torch
-
-        named = self._recipe.settings["dtype"]
-        return getattr(torch, ("bfloat16" if self.device.type == "cuda" else "float32") if named == "auto" else named)
+        return denoiser_dtype(self._recipe.settings, self.device)
 
     @cached_property
     def generator(self) -> Any:
@@ -150,26 +143,14 @@ class Engine:
         Raises:
             GdaError: the model is not here, or is another one than the recipe's.
         """
-        import torch
-
-        recipe, gpu = self._recipe, self.device.type == "cuda"
-        named = recipe.settings["memory_format"]
-        last = named == "channels_last" or (named == "auto" and gpu)
-        loaded = backend(recipe.settings["backend"], recipe.facts.file).load(
-            recipe.folder,
+        recipe = self._recipe
+        return load_generator(
+            recipe.settings,
+            recipe.unchanged_backend(),
+            class_names=recipe.class_names,
+            image_size=recipe.image_size,
             device=self.device,
-            dtype=self.dtype,
-            memory_format=torch.channels_last if last else torch.contiguous_format,
-            **recipe.load_options(),
         )
-        needed = ("sample", "describe") if recipe.facts.noise_only else ("encode", "generate", "describe")
-        for method in needed:
-            if not callable(getattr(loaded, method, None)):
-                raise GdaError(
-                    f"generate.backend: {recipe.settings['backend']} loads a {type(loaded).__name__} without {method}: "
-                    "docs/own-generator.md shows what it needs"
-                )
-        return loaded
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -220,13 +201,8 @@ class Engine:
         return {key: latent for latents in self._encoded.values() for key, latent in latents.items()}
 
     def _encode_sources(self, shard: str, sha256_of: dict[str, str]) -> dict[str, torch.Tensor]:
-        import torch
-
-        latents: dict[str, torch.Tensor] = {}
-        for batch, padded in _padded(self._sources(shard, sha256_of), self._recipe.settings["batch_size"]):
-            encoded = self.generator.encode(torch.from_numpy(np.stack([image for _, image in padded])))
-            latents |= {key: row for (key, _), row in zip(batch, encoded, strict=False)}
-        return latents
+        sources = self._sources(shard, sha256_of)
+        return dict(encoded_images(self.generator, sources, self._recipe.settings["batch_size"]))
 
     def _sources(self, shard: str, sha256_of: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the wanted images of a source shard, uint8 [3, H, W], once they are known to be the prepared ones."""
@@ -260,7 +236,7 @@ class Engine:
         }
 
     def _score_again(self, stale: Sequence[Request], samples: dict[str, Sample]) -> Iterator[dict[str, Sample]]:
-        for batch, padded in _padded(stale, self._recipe.settings["batch_size"]):
+        for batch, padded in padded_batches(stale, self._recipe.settings["batch_size"]):
             held = [samples[request.identity] for request in batch]
             pixels = np.stack([decode_array(samples[request.identity].image) for request in padded])
             scores = self._score(pixels, batch, [sample.meta["prompt"] for sample in held])
@@ -277,17 +253,6 @@ class Engine:
         padded, prompts = batch + batch[-1:] * last, prompts + prompts[-1:] * last
         labels, sources = [each.label for each in padded], [each.source_key for each in padded]
         return self.scorer(pixels, labels, sources, prompts)[: len(batch)]
-
-    def _check_images(self, made: torch.Tensor) -> None:
-        """Hold a backend to what it must return, once a batch: one may be the project's own."""
-        settings, side = self._recipe.settings, self._recipe.image_size
-        expected = ("torch.uint8", [settings["batch_size"], 3, side, side])
-        found = (str(made.dtype), list(made.shape))
-        if found != expected:
-            raise GdaError(
-                f"generate.backend: {settings['backend']} made {found[0]} {found[1]}; "
-                f"allowed: {expected[0]} {expected[1]}"
-            )
 
     def _describe(self, request: Request) -> dict[str, Any]:
         recipe = self._recipe
@@ -331,10 +296,3 @@ def _until_told(feed: Queue[Sample | None], count: int) -> Iterator[Sample]:
 
 class _StoppedError(Exception):
     """A shard is not written to its end, because it is not made to its end."""
-
-
-def _padded(items: Iterable[T], size: int) -> Iterator[tuple[list[T], list[T]]]:
-    """Yield batches of at most `size`, each also filled up to `size` with its last item."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch, batch + batch[-1:] * (size - len(batch))

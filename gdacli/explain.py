@@ -30,6 +30,16 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
         prefix: where in the file the validated values stand.
         model: what they were validated with.
     """
+    reason, settable = explain_reason(error, prefix, model)
+    return f"{FILE}: {reason}" + (f"; change it in {FILE} or with -S {settable}=VALUE" if settable else "")
+
+
+def explain_reason(error: ValidationError, prefix: tuple[str, ...], model: type[BaseModel]) -> tuple[str, str | None]:
+    """Say the same without the file, for values that stand in none; and what to set, where the reason says no remedy.
+
+    Args:
+        error, prefix, model: of `explain`.
+    """
     first = _without_branches(error.errors(), model)
     location = tuple(str(part) for part in first["loc"] if part != "[key]")
     field = ".".join((*prefix, *location))
@@ -41,17 +51,17 @@ def explain(error: ValidationError, prefix: tuple[str, ...], model: type[BaseMod
         ]
         close = elsewhere if elsewhere and len(location) == 1 else close
         hint = f"did you mean {close[0]}? " if close else ""
-        return f"{FILE}: {field}: unknown key; {hint}known are: {', '.join(known)}"
+        return f"{field}: unknown key; {hint}known are: {', '.join(known)}", None
     if first["loc"][-1:] == ("[key]",):
-        return f"{FILE}: {field}: a name holds a-z, 0-9 and _ only: rename it"
+        return f"{field}: a name holds a-z, 0-9 and _ only: rename it", None
     if first["type"] == "missing":
-        return f"{FILE}: {field}: missing; add it"
+        return f"{field}: missing; add it", None
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
-        return f"{FILE}: {field}: {message}" if field else f"{FILE}: {message}"
+        return f"{field}: {message}" if field else message, None
     allowed = first["msg"].removeprefix("Input ").replace("should be", "must be").replace("should", "must")
     settable = field.rstrip("0123456789").rstrip(".") if location[-1].isdigit() else field  # -S sets a list as a whole
-    return f"{FILE}: {field}: found {first['input']!r}; {allowed}; change it in {FILE} or with -S {settable}=VALUE"
+    return f"{field}: found {first['input']!r}; {allowed}", settable
 
 
 def _without_branches(errors: Sequence[Any], model: type[BaseModel]) -> dict[str, Any]:

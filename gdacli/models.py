@@ -199,6 +199,28 @@ def create_model(
     return Classifier(net, mean, std, args, image_size)
 
 
+def start_model(
+    settings: Mapping[str, Any], num_classes: int, seed: int, *, image_size: int, device: torch.device
+) -> Classifier:
+    """Make the network that a training starts from, on its device.
+
+    Args:
+        settings: `model`, `model_args`, `pretrained` and `freeze`; see `create_model` and `freeze`.
+        num_classes, seed, image_size: see `create_model`.
+        device: where it is to be trained.
+    """
+    model = create_model(
+        settings["model"],
+        num_classes,
+        settings["model_args"],
+        seed,
+        image_size=image_size,
+        pretrained=settings["pretrained"],
+    )
+    freeze(model, settings["freeze"])
+    return model.to(device)
+
+
 def _random(name: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name](num_classes, **args)

@@ -12,7 +12,7 @@ from gdacli.arm_section import ArmParams, Compare
 from gdacli.arms import STORED, Arm
 from gdacli.errors import GdaError
 from gdacli.explain import FILE, explain, one_of
-from gdacli.generators import EMBEDDED, NONE, backend_facts, backend_names
+from gdacli.generators import EMBEDDED, NONE, backend_facts, backend_names, check_batch_size
 from gdacli.objective_sections import SEARCHING
 from gdacli.push_section import Push
 from gdacli.redaction import find_secret, redact
@@ -48,12 +48,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _batches_fill_the_threads(self) -> "Params":
-        share = 16 if self.compute.device == "cuda" else 16 * self.compute.threads
-        if self.generate.batch_size % share:
-            raise ValueError(
-                f"generate.batch_size: found {self.generate.batch_size}; with compute.threads {self.compute.threads} "
-                f"it must be a multiple of {share}, so that an image's bits do not depend on its place in the batch"
-            )
+        check_batch_size(self.generate.batch_size, self.compute.device, self.compute.threads)
         return self
 
     @model_validator(mode="after")

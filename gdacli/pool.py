@@ -63,6 +63,16 @@ class PoolRequest:
         return sum(len(shard.requests) for shard in self.shards)
 
 
+def image_seed(seed: int, source_key: str, strength: int, variant: int) -> int:
+    """Return the seed of a variant: of the base seed, its source, the strength in thousandths and its number."""
+    return derive_seed(seed, source_key, strength, variant)
+
+
+def sampled_seed(seed: int, index: int) -> int:
+    """Return the seed of the image number `index` that has no source, of the base seed."""
+    return derive_seed(seed, "sampled", index)
+
+
 def request_pool(
     prepared: Prepared,
     strategies: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -130,7 +140,7 @@ def plan_shards(
             for row in rows.tolist():
                 for variant in range(variants[row]):
                     key, label = keys[row], int(labels[row])
-                    own = derive_seed(seed, key, strength, variant)
+                    own = image_seed(seed, key, strength, variant)
                     identity = digest(settings, source_sha256[row], label, class_names[label], strength, own)
                     name = synthetic_key(key, strength, variant)
                     requests.append(
@@ -141,7 +151,7 @@ def plan_shards(
     for number, start in enumerate(range(0, plan.num_sampled, SAMPLED_SHARD_SIZE)):
         requests = []
         for index in range(start, min(start + SAMPLED_SHARD_SIZE, plan.num_sampled)):
-            label, own = index % len(class_names), derive_seed(seed, "sampled", index)
+            label, own = index % len(class_names), sampled_seed(seed, index)
             identity = digest(settings, "sampled", label, class_names[label], own)
             requests.append(Request(sampled_key(index), label, own, identity, 1000, 0, "", "", ""))
         yield ShardRequest(f"train-sampled-{number:06d}.tar", None, 1000, requests)

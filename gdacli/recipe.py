@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.errors import GdaError
-from gdacli.fitted_backend import read_fitted, weights_of
+from gdacli.fitted_backend import FittedBackend, read_fitted, weights_of
 from gdacli.generators import FILES, Facts
 from gdacli.images import ENCODING
 from gdacli.prepared import Prepared
@@ -14,7 +14,7 @@ from gdacli.prompts import make_prompts
 from gdacli.rng import digest
 from gdacli.schedules import num_denoising_steps
 from gdacli.scores import scoring_identity
-from gdacli.weights import SINGLE, locate, locate_pinned, weights_digest
+from gdacli.weights import SINGLE, locate, weights_digest
 
 _DETERMINING = (
     "backend",
@@ -34,8 +34,6 @@ _OF_DENOISING = ("solver", "num_inference_steps", "guidance_scale")
 
 _ELSEWHERE = (*FILES, "revision", "variant", "cpu_offload", "trusted_sha256")
 """Options that the hash of the weights stands for, or that decide where an image is made alone."""
-
-_PROMPTS = ("prompt", "class_prompts")
 
 
 @dataclass(frozen=True)
@@ -96,29 +94,15 @@ class Recipe:
             return 0
         return num_denoising_steps(strength / 1000, self.settings["num_inference_steps"])
 
-    def load_options(self) -> dict[str, Any]:
-        """Return what the backend's `load` takes besides folder, device, dtype and memory format.
+    def unchanged_backend(self) -> FittedBackend:
+        """Return the backend, whose files lie here as they did where gdacli was started.
 
         Raises:
-            GdaError: a file that the settings name is not here, or another one than the recipe's.
+            GdaError: they are others.
         """
-        settings, own = self.settings, self.facts.options
-        names = ["solver", "num_inference_steps", "guidance_scale", "noise_schedule", "compile"]
-        options = {name: settings[name] for name in (*names, *own) if name not in ("revision", *_PROMPTS)}
-        if "prompt" in own:
-            templates = settings["prompt"] or [self.facts.prompt or "{class_name}"]
-            options["prompts"] = make_prompts(self.class_names, templates, settings["class_prompts"])
-        files = {name: None for name in FILES if name in own}
-        paths = locate_pinned(self.pins)
         if weights_of(self.folder, self.pins) != self.weights:
             raise GdaError(f"{self.folder} has other weights here than where gdacli was started: bring them up to date")
-        return {
-            **options,
-            **files,
-            **paths,
-            "class_names": self.class_names,
-            "image_size": self.image_size,
-        }
+        return FittedBackend(self.facts, self.folder, self.pins, self.weights)
 
 
 def read_recipe(

@@ -19,7 +19,7 @@ from gdacli.objectives import OBJECTIVES
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
-from gdacli.wording import capitalised, in_words, points, signed
+from gdacli.wording import capitalised, helped, in_words, points, signed
 
 _CONFUSIONS = 10
 _UNTRAINED = 0.75  # of a guess's error
@@ -167,13 +167,7 @@ class Report:
             errors += f", minimising {self.objective(ours)} in place of {self.objective(theirs)}"
         if others:
             errors += f", trained with other settings too ({', '.join(others)})"
-        where = "" if comparison.told_beyond else f" on these {self.split} images"
-        if not comparison.told:
-            answer = f"It cannot be told whether {self.main_arm} helped"
-        elif comparison.difference.mean < 0:
-            answer = f"Yes, {self.main_arm} helped{where}"
-        else:
-            answer = f"No, {self.main_arm} did harm{where}"
+        answer = helped(self.main_arm, comparison, self.split)
         others = [f"against {name}: {_verdict(each)}" for name, each in controls]
         beside = f" {capitalised('; '.join(others))}." if others else ""
         return f"{answer}: {errors}. {capitalised(in_words(comparison))}.{beside}"

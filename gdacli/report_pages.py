@@ -18,7 +18,7 @@ from gdacli.plots import (
 )
 from gdacli.report import Report
 from gdacli.thumbnails import data_uri
-from gdacli.wording import between, change, ends, p_value, points, seeds, signed, spread, table
+from gdacli.wording import between, change, comparison_rows, ends, p_value, points, seeds, signed, spread, table
 
 _PIXELATED_BELOW = 64
 _ABOUT_COMPARISONS = (
@@ -35,13 +35,7 @@ def render_markdown(report: Report) -> str:
         row = [arm.name, spread(arm.error), between(arm.error), ends(arm.error_interval), spread(arm.late_error)]
         row += [spread(arm.early_error), spread(arm.calibration_error)]
         arms.append([*row, str(arm.effort.updates), str(arm.effort.images_seen)])
-    compared = [["arm", "against", "points", "95 % over seeds", "over seeds and images", "effect size"]]
-    compared[0] += ["p", "corrected p", "seeds needed"]
-    for reference, by_arm in report.comparisons.items():
-        for name, each in by_arm.items():
-            row = [name, reference, signed(each.difference.mean), between(each.difference), ends(each.interval)]
-            row += [points(each.effect_size) if each.effect_size is not None else "-", p_value(each.difference.p_value)]
-            compared.append([*row, p_value(each.corrected_p), seeds(each.seeds_needed)])
+    compared = comparison_rows(report.comparisons)
     what = [f"- {arm.name}: {arm.description}" for arm in report.arms]
     lines = [
         f"**{report.headline()}**",

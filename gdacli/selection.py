@@ -14,11 +14,13 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from gdacli.arms import take_top
 from gdacli.dynamics import Dynamics
+from gdacli.rng import derive_seed
 from gdacli.row_files import Rows, Subset, blocks
 from gdacli.two_means import TwoMeans, two_means
 
@@ -213,6 +215,44 @@ UNSIZED = frozenset({"el2n", "aum", "margin", "entropy", "random"})
 """The strategies that only rank: their size comes from `select.share` or `like`."""
 RANKINGS = frozenset(STRATEGIES) - {"cluster", "all"}
 """The strategies that `select.share` sizes over all classes; `cluster` and `all` have a size of their own."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy says of N images."""
+
+    score: np.ndarray
+    """float64 [N], higher = augment first; minus infinity of what is no candidate."""
+    chosen: np.ndarray
+    """Bool [N]."""
+    natural: np.ndarray
+    """Bool [N], the strategy's own choice before it was sized."""
+
+
+def select(
+    strategy: str,
+    dynamics: Dynamics,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    candidates: np.ndarray,
+    share: float | None,
+    per_class: bool,
+    quotas: Mapping[int, float],
+) -> Selection:
+    """Score the images by a strategy of STRATEGIES and choose; see `choose`.
+
+    Args:
+        strategy: its name.
+        dynamics: of N images.
+        labels: int [N].
+        seed: of what is random, which is another for each strategy.
+        candidates, share, per_class, quotas: of `choose`.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "select", strategy))
+    score, natural = STRATEGIES[strategy](dynamics, labels, rng)
+    chosen = choose(strategy, score, natural, labels, candidates, share=share, per_class=per_class, quotas=quotas)
+    return Selection(np.where(candidates, score, -np.inf), chosen, natural)
 
 
 def choose(

@@ -1,6 +1,6 @@
 """A training put together from an arm's mix and its settings, for those who run it: `train`, and replays of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,18 +9,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from gdacli.artifacts import write_json
 from gdacli.batches import batch_bounds
 from gdacli.distributed import World
 from gdacli.image_index import References, read_references
 from gdacli.live import LiveGenerator
 from gdacli.loading import ImageSource, open_images
-from gdacli.models import Classifier, create_model, freeze
+from gdacli.models import Classifier, save_weights, start_model, timm_config
 from gdacli.objective_assembly import Labelled, make_objective
 from gdacli.prepared import Prepared
 from gdacli.rng import derive_seed
-from gdacli.tables import read_columns
+from gdacli.tables import read_columns, write_csv
 from gdacli.training import Epoch, Keeper, State, predict, train_classifier
 from gdacli.training_step import Objective
+
+HISTORY = (
+    "epoch", "updates", "images", "lr", "loss", "error", "validation_error", "validation_loss", "synthetic_loss",
+)  # fmt: skip
+"""The columns of `history.csv`; the last three where there are such images."""
 
 
 @dataclass(frozen=True)
@@ -84,35 +90,70 @@ def open_training(
     """
     size = prepared.training_size(settings["image_size"], "train.image_size")
     reading: dict[str, Any] = {"image_size": size, "device": device, **loading}
+    plain = {**reading, "random_resized_crop": None}
+    if settings["checkpoint"] == "best":
+        prepared.require_validation("train.checkpoint: found best")
+    if settings["objective"] != "cross_entropy" and settings.get("finder", {}).get("criterion") == "validation":
+        prepared.require_validation("train.objective: the search for latent vectors looks at the validation loss")
     own, added = _rows(mix, settings["objective"])
     references, labels, repeats = _read(mix, arm, own)
-    images = open_images(references, seed=derive_seed("train", seed), **reading)
-    per_epoch = len(batch_bounds(int(repeats.sum()), settings["batch_size"]))
-    model = create_model(
-        settings["model"],
-        prepared.num_classes,
-        settings["model_args"],
-        seed,
+    return assemble_training(
+        (open_images(references, seed=derive_seed("train", seed), **reading), labels),
+        repeats,
+        num_classes=prepared.num_classes,
         image_size=size,
-        pretrained=settings["pretrained"],
-    ).to(device)
-    freeze(model, settings["freeze"])
-    plain = {**reading, "random_resized_crop": None}
-    validation = _validation(prepared, **plain)
-    best = settings["checkpoint"] == "best"
-    if best:
-        prepared.require_validation("train.checkpoint: found best")
+        seed=seed,
+        device=device,
+        settings=settings,
+        loop=loop,
+        stored=_stored(mix, arm, added, plain),
+        live=live,
+        validation=_validation(prepared, **plain),
+        world=world,
+    )
+
+
+def assemble_training(
+    real: Labelled,
+    repeats: torch.Tensor,
+    *,
+    num_classes: int,
+    image_size: int,
+    seed: int,
+    device: torch.device,
+    settings: Mapping[str, Any],
+    loop: Mapping[str, Any],
+    stored: Labelled | None = None,
+    live: LiveGenerator | None = None,
+    validation: Labelled | None = None,
+    world: World | None = None,
+) -> Training:
+    """Make the model that is to be trained, and the objective.
+
+    Args:
+        real: the images to train on, wherever they lie, which shows them on `device`.
+        repeats: int64 [N], how often an epoch shows each.
+        num_classes: C.
+        image_size: side of all images in pixels.
+        seed, device, settings, loop, live, world: of `open_training`.
+        stored: the synthetic images of an objective other than cross-entropy; None where it has none, or makes them.
+        validation: images to look at after each epoch; None for none.
+
+    Raises:
+        GdaError: the model or the generator does not fit.
+    """
+    images, labels = real
+    per_epoch = len(batch_bounds(int(repeats.sum()), settings["batch_size"]))
+    model = start_model(settings, num_classes, seed, image_size=image_size, device=device)
     objective = None
     if settings["objective"] != "cross_entropy":
-        if settings.get("finder", {}).get("criterion") == "validation":
-            prepared.require_validation("train.objective: the search for latent vectors looks at the validation loss")
         objective = make_objective(
             settings,
             model,
-            prepared.num_classes,
+            num_classes,
             device,
-            real=(images, labels),
-            stored=_stored(mix, arm, added, plain),
+            real=real,
+            stored=stored,
             live=live,
             validation=validation,
             augmentations=loop["augmentations"],
@@ -124,7 +165,7 @@ def open_training(
         images=images,
         labels=labels,
         repeats=repeats,
-        num_classes=prepared.num_classes,
+        num_classes=num_classes,
         updates=settings["budget"]["updates"] or settings["budget"]["epochs"] * per_epoch,
         per_epoch=per_epoch,
         seed=derive_seed("train", seed),
@@ -133,7 +174,7 @@ def open_training(
         course={
             **{name: settings[name] for name in ("schedule", "milestones", "warmup", "ema_decay")},
             "validate": partial(_validate, *validation) if validation is not None else None,
-            "keep_best": best,
+            "keep_best": settings["checkpoint"] == "best",
         },
     )
 
@@ -172,6 +213,28 @@ def fit(
         **training.course,
         **training.loop,
     )
+
+
+def history_columns(history: Sequence[Epoch]) -> dict[str, list[Any]]:
+    """Return the columns of `history.csv`, a value per epoch; of what was not looked at there is none."""
+    return {name: [getattr(row, name) for row in history] for name in HISTORY if getattr(history[-1], name) is not None}
+
+
+def write_classifier(
+    folder: Path, model: Classifier, name: str, class_names: list[str], history: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write `model.safetensors`, `config.json` in timm's form and `history.csv`.
+
+    Args:
+        folder: that gets them.
+        model: trained.
+        name: of its architecture.
+        class_names: C of them.
+        history: of `history_columns`.
+    """
+    save_weights(model, folder / "model.safetensors")
+    write_json(folder / "config.json", timm_config(name, model, class_names))
+    write_csv(folder / "history.csv", list(history), [list(row) for row in zip(*history.values(), strict=True)])
 
 
 def _rows(mix: Path, objective: str) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Figures in words and cells, the same in the report, the terminal and a pull request."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gdacli.arm_results import Comparison, Interval
 from gdacli.comparison import MAX_SEEDS
@@ -27,6 +27,34 @@ def in_words(comparison: Comparison) -> str:
     if not comparison.told:
         return f"no significant difference ({signed(difference.mean)} points, {detail}{_to_tell(comparison)})"
     return f"{size} ({detail}){_beyond(comparison)}"
+
+
+def helped(arm: str, comparison: Comparison, split: str) -> str:
+    """Answer whether an arm helped, as a sentence's beginning.
+
+    Args:
+        arm: its name.
+        comparison: with the reference.
+        split: whose images these are, as an adjective; it may be empty.
+    """
+    where = "" if comparison.told_beyond else f" on these {split} images".replace("  ", " ")
+    if not comparison.told:
+        return f"It cannot be told whether {arm} helped"
+    if comparison.difference.mean < 0:
+        return f"Yes, {arm} helped{where}"
+    return f"No, {arm} did harm{where}"
+
+
+def comparison_rows(comparisons: Mapping[str, Mapping[str, Comparison]]) -> list[list[str]]:
+    """Return a header and a row per comparison, of reference -> arm -> how they compare."""
+    rows = [["arm", "against", "points", "95 % over seeds", "over seeds and images", "effect size"]]
+    rows[0] += ["p", "corrected p", "seeds needed"]
+    for reference, by_arm in comparisons.items():
+        for name, each in by_arm.items():
+            row = [name, reference, signed(each.difference.mean), between(each.difference), ends(each.interval)]
+            row += [points(each.effect_size) if each.effect_size is not None else "-", p_value(each.difference.p_value)]
+            rows.append([*row, p_value(each.corrected_p), seeds(each.seeds_needed)])
+    return rows
 
 
 def _to_tell(comparison: Comparison) -> str:

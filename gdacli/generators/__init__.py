@@ -195,6 +195,24 @@ def backend_facts(name: str) -> Facts:
     )
 
 
+def check_batch_size(batch_size: int, device: str, threads: int) -> None:
+    """Hold `generate.batch_size` to what fills the threads.
+
+    Args:
+        batch_size: found.
+        device, threads: of section `compute`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    share = 16 if device == "cuda" else 16 * threads
+    if batch_size % share:
+        raise ValueError(
+            f"generate.batch_size: found {batch_size}; with compute.threads {threads} it must be a multiple of "
+            f"{share}, so that an image's bits do not depend on its place in the batch"
+        )
+
+
 def backend(name: str, file: Path | None) -> ModuleType:
     """Import a backend.
 

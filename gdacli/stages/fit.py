@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, new_file, require, sha256_file, write_json
-from gdacli.console import progress, say
+from gdacli.console import say
+from gdacli.fitted import fit_progress, forward_dtype
 from gdacli.gan_section import ALSO_OF_GAN, GAN
 from gdacli.generators import EMBEDDED, backend, backend_facts
 from gdacli.params import Params
@@ -154,7 +154,10 @@ def _train(
             "note: fit.patience: there is no validation split, so the checks are against train images, which a model "
             "that repeats them passes: set data.validation_fraction (0.1)"
         )
-    with new_directory(GENERATOR / params.generate.backend) as folder, _progress(options["updates"], state) as advance:
+    with (
+        new_directory(GENERATOR / params.generate.backend) as folder,
+        fit_progress(options["updates"], state) as advance,
+    ):
 
         def check(network: Any, update: int) -> float:
             nonlocal note
@@ -188,23 +191,6 @@ def _train(
     }
 
 
-@contextmanager
-def _progress(updates: int, state: Mapping[str, Any] | None) -> Iterator[Callable[..., None]]:
-    """Show how a training goes, from a saved state on; yields what to call with the update, its loss and a note."""
-    shown = 0 if state is None else state["update"]
-    with progress("fit", updates, "updates") as advance:
-        if state is not None:
-            say(f"fit: goes on after update {shown}")
-            advance(shown, free=True)
-
-        def on_update(update: int, loss: float, note: str = "") -> None:
-            nonlocal shown
-            advance(update - shown, note=f"loss {loss:.4f}{note}")
-            shown = update
-
-        yield on_update
-
-
 def _measure(
     params: Params, prepared: Prepared, gauge: Gauge, device: torch.device, sheets: Sequence[Path]
 ) -> dict[str, Any]:
@@ -234,13 +220,7 @@ def _training(params: Params) -> dict[str, Any]:
 
 def _dtype(params: Params, device: torch.device) -> torch.dtype:
     """Return that of the forward pass; a gan has float32."""
-    import torch
-
-    if params.generate.backend == GAN:
-        return torch.float32
-    name = params.fit.dtype
-    fast = name == "bfloat16" or (name == "auto" and device.type == "cuda")
-    return torch.bfloat16 if fast else torch.float32
+    return forward_dtype("float32" if params.generate.backend == GAN else params.fit.dtype, device)
 
 
 def _pin(params: Params, prepared: Prepared) -> dict[str, Any]:
@@ -304,7 +284,7 @@ def _train_lora(
     device = set_up(params.compute.device, params.compute.threads)
     _, labels, images = prepared.load("train")
     state = store.load()
-    with _progress(lora.updates, state) as on_update:
+    with fit_progress(lora.updates, state) as on_update:
         return fine_tune(
             model,
             torch.from_numpy(images).to(device),

@@ -1,8 +1,6 @@
 """`gdacli probe`: train a few epochs on the original images, record what the model says of each after every epoch."""
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +8,19 @@ import numpy as np
 import torch
 
 from gdacli.artifacts import new_directory, write_json
-from gdacli.batches import batch_bounds
 from gdacli.compute import set_up
 from gdacli.console import progress, say
-from gdacli.dynamics import QUANTITIES, describe, slowdown
-from gdacli.errors import GdaError
+from gdacli.dynamics import QUANTITIES
 from gdacli.label_errors import assign_folds
 from gdacli.loading import AS_THEY_ARE, ImageSource, open_images
-from gdacli.models import Classifier, create_model, freeze, save_weights, timm_config
+from gdacli.models import Classifier, create_model, freeze, save_weights, start_model, timm_config
 from gdacli.params import Params
 from gdacli.paths import PLOTS, PROBE, SOURCE
 from gdacli.prepared import read_prepared
+from gdacli.probing import logits_and_features, run_probe, train_probe
 from gdacli.row_files import new_rows
 from gdacli.tables import write_csv, write_table
-from gdacli.training import Epoch, predict, train_classifier
+from gdacli.training import predict
 from gdacli.training_sections import Probe
 
 VERSION = 3
@@ -53,32 +50,23 @@ def run(params: Params) -> dict[str, Any]:
     images = open_images(
         prepared.references("train"), image_size=size, device=device, seed=probe.seed, **probe.of_loading()
     )
-    model = _model(probe, prepared.num_classes, size, device)
-    guess = 100 * (1 - np.bincount(labels).max() / len(labels))
-    last = probe.last_epoch()
-    recorded: list[np.ndarray] = []
-    curve: list[list[float]] = []
+    model = start_model(probe.model_dump(), prepared.num_classes, probe.seed, image_size=size, device=device)
     with new_directory(PROBE) as folder:
-        with progress("probe", last, "epochs") as advance:
-
-            def on_epoch(epoch: Epoch) -> bool:
-                quantities = _record(model, images, of_class)
-                recorded.append(quantities)
-                loss, error = float(quantities[:, 0].mean()), 100 * (1 - float(quantities[:, 1].mean()))
-                curve.append([epoch.epoch, epoch.updates, loss, error, epoch.error])
-                advance(note=f"train error {error:.1f} %")
-                found = probe.epochs == "auto" and slowdown([row[4] for row in curve], guess)
-                if found or epoch.epoch == (probe.separation_epoch or last):
-                    _save(folder, model, images, prepared.num_classes)
-                return bool(found)
-
-            every = torch.ones(len(keys), dtype=torch.int64)
-            _train(probe, model, images, of_class, every, prepared.num_classes, last, "constant", on_epoch)
-            if probe.epochs == "auto" and not slowdown([row[4] for row in curve], guess):
-                say(f"warning: the fall of the training error did not slow in {last} epochs: the last one counts")
-        separation = probe.separation_epoch or len(curve)
+        probed = run_probe(
+            model,
+            images,
+            of_class,
+            num_classes=prepared.num_classes,
+            epochs=probe.last_epoch(),
+            auto=probe.epochs == "auto",
+            separation_epoch=probe.separation_epoch,
+            seed=probe.seed,
+            loop=probe.of_loop(),
+            at_separation=lambda: _save(folder, model, images, prepared.num_classes),
+        )
+        curve, separation = probed.curve, probed.separation_epoch
         write_table(folder / "images.parquet", {"key": keys, "label": labels})
-        quantities = dict(zip(QUANTITIES, np.stack(recorded).transpose(2, 0, 1), strict=True))
+        quantities = dict(zip(QUANTITIES, probed.quantities.transpose(2, 0, 1), strict=True))
         np.savez(
             folder / "dynamics.npz",
             **(quantities | {"correct": quantities["correct"].astype(bool)}),
@@ -104,66 +92,12 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-def _model(probe: Probe, num_classes: int, size: int, device: torch.device) -> Classifier:
-    model = create_model(
-        probe.model, num_classes, probe.model_args, probe.seed, image_size=size, pretrained=probe.pretrained
-    )
-    freeze(model, probe.freeze)
-    return model.to(device)
-
-
-def _train(
-    probe: Probe,
-    model: Classifier,
-    images: ImageSource,
-    labels: torch.Tensor,
-    repeats: torch.Tensor,
-    num_classes: int,
-    epochs: int,
-    schedule: str,
-    on_epoch: Callable[[Epoch], bool | None],
-) -> None:
-    """Train on the rows whose `repeats`, int64 [N], are not 0."""
-    train_classifier(
-        model,
-        images,
-        labels,
-        repeats,
-        num_classes=num_classes,
-        updates=epochs * len(batch_bounds(int(repeats.sum()), probe.batch_size)),
-        schedule=schedule,
-        warmup=0.0,
-        ema_decay=None,
-        seed=probe.seed,
-        on_epoch=on_epoch,
-        **probe.of_loop(),
-    )
-
-
-def _record(model: Classifier, images: ImageSource, labels: torch.Tensor) -> np.ndarray:
-    """Return the QUANTITIES of all images, float32 [N, 5]; they are computed where the model is, batch by batch."""
-    rows, first = [], 0
-    for batch in images.in_order():
-        of_batch = labels[first : first + len(batch)].to(batch.device)
-        first += len(batch)
-        rows.append(predict(model, [batch], output=partial(_describe, labels=of_batch)))
-    quantities = torch.cat(rows).numpy()
-    if not np.isfinite(quantities).all():
-        raise GdaError("probe: the logits are no longer numbers: lower probe.lr")
-    return quantities
-
-
-def _describe(model: Classifier, x_NCHW: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return describe(model(x_NCHW), labels)
-
-
 def _save(folder: Path, model: Classifier, images: ImageSource, num_classes: int) -> None:
     """Write the model, and its logits and features of all images, a batch at a time."""
     save_weights(model, folder / "model.safetensors")
     row = 0
     with contextlib.ExitStack() as files:
-        for batch in images.in_order():
-            both = predict(model, [batch], output=_logits_and_features).numpy()
+        for both in logits_and_features(model, images):
             if row == 0:
                 num_features = both.shape[1] - num_classes
                 logits = files.enter_context(new_rows(folder / "logits.npy", (len(images), num_classes), np.float32))
@@ -174,10 +108,6 @@ def _save(folder: Path, model: Classifier, images: ImageSource, num_classes: int
             logits.write(rows, both[:, :num_classes])
             features.write(rows, both[:, num_classes:])
             row += len(both)
-
-
-def _logits_and_features(model: Classifier, x_NCHW: torch.Tensor) -> torch.Tensor:
-    return torch.cat(model.logits_and_features(x_NCHW), dim=1)
 
 
 def _predict_out_of_fold(
@@ -204,9 +134,20 @@ def _predict_out_of_fold(
         progress("probe: folds", num_folds * epochs, "epochs") as advance,
     ):
         for fold in range(num_folds):
-            model = _model(probe, num_classes, size, device)
+            model = start_model(probe.model_dump(), num_classes, probe.seed, image_size=size, device=device)
             others = torch.from_numpy(folds != fold).long()
-            _train(probe, model, images, labels, others, num_classes, epochs, "cosine", lambda epoch: advance())
+            train_probe(
+                model,
+                images,
+                labels,
+                others,
+                num_classes,
+                epochs,
+                "cosine",
+                probe.seed,
+                probe.of_loop(),
+                lambda epoch: advance(),
+            )
             held_out = np.flatnonzero(folds == fold)
             bounds = [(first, min(first + 256, len(held_out))) for first in range(0, len(held_out), 256)]
             batches = images.batches(AS_THEY_ARE, torch.from_numpy(held_out), bounds)

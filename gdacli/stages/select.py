@@ -15,9 +15,8 @@ from gdacli.label_errors import Suspects, find_suspects
 from gdacli.params import Params
 from gdacli.paths import PROBE, SELECTION, SOURCE
 from gdacli.prepared import read_prepared
-from gdacli.rng import derive_seed
 from gdacli.row_files import RowFile
-from gdacli.selection import STRATEGIES, centroids, choose
+from gdacli.selection import STRATEGIES, centroids, select
 from gdacli.tables import write_csv, write_table
 
 VERSION = 2
@@ -42,21 +41,19 @@ def run(params: Params) -> dict[str, Any]:
     used = {arm.select for arm in needed if arm.select is not None}
     results = {}
     for strategy in (name for name in STRATEGIES if name in used | {"cluster"}):
-        rng = np.random.default_rng(derive_seed(params.select.seed, "select", strategy))
-        score, natural = STRATEGIES[strategy](dynamics, labels, rng)
-        if strategy == "cluster":
-            late = natural
-        chosen = choose(
+        found = select(
             strategy,
-            score,
-            natural,
+            dynamics,
             labels,
-            candidates,
+            seed=params.select.seed,
+            candidates=candidates,
             share=params.select.share,
             per_class=params.select.per_class,
             quotas=quotas,
         )
-        results[strategy] = (np.where(candidates, score, -np.inf), chosen)
+        if strategy == "cluster":
+            late = found.natural
+        results[strategy] = (found.score, found.chosen)
     counts, late_counts = np.bincount(labels, minlength=len(names)), np.bincount(labels[late], minlength=len(names))
     whole = [names[label] for label in np.flatnonzero((late_counts % np.maximum(counts, 1) == 0) & (counts > 0))]
     if whole:

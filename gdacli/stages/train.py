@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
-from gdacli.console import progress, say
+from gdacli.console import say
 from gdacli.histories import collapsed, read_history
 from gdacli.live import LiveGenerator, live_for
 from gdacli.objective_sections import CONSISTENCY
@@ -16,7 +15,7 @@ from gdacli.params import Params
 from gdacli.paths import GENERATOR, LOGS, SOURCE, TRAIN, mix_file, run_name
 from gdacli.prepared import read_prepared
 from gdacli.processes import is_first_process
-from gdacli.tables import read_columns, write_csv
+from gdacli.tables import read_columns
 from gdacli.trackers import open_trackers
 from gdacli.training_store import TRAINING_VERSION, TrainingStore, copy_files, training_identity
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 VERSION = TRAINING_VERSION
 
-_COLUMNS = (
-    "epoch", "updates", "images", "lr", "loss", "error", "validation_error", "validation_loss", "synthetic_loss",
-)  # fmt: skip
 _TRACKED = ("loss", "error", "lr", "validation_error", "validation_loss", "synthetic_loss")
 
 
@@ -123,18 +119,16 @@ def _train(params: Params, arm: str, seed: int, device: torch.device, world: Wor
         state = world.share_object(store.load() if first else None)
         if state is not None:
             say(f"{run_name(arm, seed)}: goes on after update {state['update']}")
-        model, config, history = _fitted(params, arm, seed, device, world, state, store if first else None)
+        model, history = _fitted(params, arm, seed, device, world, state, store if first else None)
         if not first:
             return
-        from gdacli.models import save_weights
+        from gdacli.trainings import history_columns, write_classifier
 
+        train, class_names = params.train_of(arm), read_prepared(SOURCE).class_names
         with new_directory(TRAIN / run_name(arm, seed)) as folder:
-            save_weights(model, folder / "model.safetensors")
-            write_json(folder / "config.json", config)
+            write_classifier(folder, model, train.model, class_names, history_columns(history))
             provenance = {"mix_sha256": sha256_file(mix_file(arm)), "device": device.type}
-            write_json(folder / "provenance.json", {**provenance, "train": params.train_of(arm).of_weights()})
-            columns = [name for name in _COLUMNS if getattr(history[-1], name) is not None]
-            write_csv(folder / "history.csv", columns, [[getattr(row, name) for name in columns] for row in history])
+            write_json(folder / "provenance.json", {**provenance, "train": train.of_weights()})
         store.finish(TRAIN / run_name(arm, seed))
 
 
@@ -146,10 +140,10 @@ def _fitted(
     world: World,
     state: dict[str, Any] | None,
     store: TrainingStore | None,
-) -> tuple[Classifier, dict[str, Any], list[Epoch]]:
-    """Train; returns the model, its `config.json` and its history."""
-    from gdacli.models import timm_config
+) -> tuple[Classifier, list[Epoch]]:
+    """Train; returns the model and its history."""
     from gdacli.training import Epoch
+    from gdacli.training_progress import training_progress
     from gdacli.trainings import fit, open_training
 
     train = params.train_of(arm)
@@ -166,46 +160,18 @@ def _fitted(
         live=_live(params, arm),
         world=world,
     )
-    per_epoch, updates = training.per_epoch, training.updates
     name, history = run_name(arm, seed), list[Epoch]()
     trackers = open_trackers(train.trackers if is_first_process() else [], LOGS / name)
-    with progress(f"train {name}", updates, "updates") as advance, trackers as log:
-        start, shown, waiting, note = time.monotonic(), 0, 0, ""
-        seen: int | None = None
+    with training_progress(name, training.updates, training.per_epoch) as (show, on_update), trackers as log:
 
         def on_epoch(epoch: Epoch) -> None:
-            nonlocal note
             history.append(epoch)
-            note = f"loss {epoch.loss:.3f}, train error {epoch.error:.1f} %, "
-            if epoch.validation_error is not None:
-                note += f"validation error {epoch.validation_error:.1f} %, "
-            if epoch.synthetic_loss is not None:
-                note += f"synthetic loss {epoch.synthetic_loss:.3g}, "
             values = {name: getattr(epoch, name) for name in _TRACKED}
             log(epoch.epoch, {name: value for name, value in values.items() if value is not None})
-            show()
-
-        def on_update(update: int, count: int) -> None:
-            nonlocal start, shown, seen, waiting
-            if update - shown > 1:  # it goes on after these
-                advance(update - shown - 1, free=True)
-            shown, waiting = update, waiting + 1
-            if seen is None:  # the first update pays for what starts up
-                start, seen = time.monotonic(), 0
-            else:
-                seen += count
-            if update % per_epoch and update < updates:  # after the last one of an epoch more is known
-                show()
-
-        def show() -> None:
-            nonlocal waiting
-            if waiting:
-                rate = f"{seen / (time.monotonic() - start):.0f} images/s" if seen else ""
-                advance(waiting, note=f"{note}{rate}")
-                waiting = 0
+            show(epoch)
 
         fit(training, on_epoch=on_epoch, on_update=on_update, state=state, keeper=store, world=world)
-    return training.model, timm_config(train.model, training.model, prepared.class_names), history
+    return training.model, history
 
 
 def _figures(params: Params, arm: str, seed: int) -> dict[str, Any]:
