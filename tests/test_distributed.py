@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def trained() -> dict[str, tuple[dict[str, torch.Tensor], list[tuple[float, ...]]]]:
+def trained() -> dict[str, tuple[dict[str, torch.Tensor], list[tuple[float, float, float]]]]:
     """Train every case, in this process and those that it is joined with; returns weights and the epochs' figures."""
     torch.set_num_threads(1)
     images, labels = halves()
@@ -49,7 +49,8 @@ def trained() -> dict[str, tuple[dict[str, torch.Tensor], list[tuple[float, ...]
             model, epochs = create_model(architecture, 2, args, 0), list[Epoch]()
             options = dict(options)
             if "objective" in options:
-                options["objective"] = make(*options["objective"], world=world, lr=1e-3, gradient="exact")
+                (objective,) = options["objective"]
+                options["objective"] = make(objective, world=world, lr=1e-3, gradient="exact")
             settings: dict[str, Any] = {**SETTINGS, "updates": 6, **options}
             repeats = torch.ones(60, dtype=torch.int64)
             train_classifier(model, InMemory(images), labels, repeats, **settings, on_epoch=epochs.append, world=world)
