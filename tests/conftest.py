@@ -1,9 +1,13 @@
 """Small real inputs: coloured shapes as an image folder, and projects over them."""
 
+import contextlib
+import fcntl
 import io
 import os
+import re
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -148,6 +152,38 @@ def invoke(*arguments: str) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
+OWN_GENERATOR = Path(__file__).parents[1] / "docs/own-generator.md"
+
+
+def write_grain(project: Project, seconds: float = 0.0) -> str:
+    """Write the generator backend of a page into a project; without diffusers its processes start fast.
+
+    Args:
+        project: gets `generators/grain.py`.
+        seconds: that each batch takes longer, so that it can be killed.
+
+    Returns:
+        the page's code.
+    """
+    (code,) = re.findall(r"```python\n(.*?)```", OWN_GENERATOR.read_text(), re.DOTALL)
+    file = project.folder / "generators/grain.py"
+    file.parent.mkdir(exist_ok=True)
+    slow = code.replace("        rows = ", f"        time.sleep({seconds})\n        rows = ")
+    file.write_text(slow.replace("import torch\n", "import time\n\nimport torch\n") if seconds else code)
+    return code
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writes beyond so many bytes of a file fail, here and in processes started here, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture
 def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give an empty project over the shapes, with a work directory of its own."""
@@ -174,49 +210,48 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     from gdacli.gan_section import Gan
     from gdacli.generators import backend
 
-    made: dict[str, Path] = {}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all the run's processes: what one has made, the others take
+
+    def write(name: str, folder: Path) -> Path:
+        """Make a model in a folder; returns the part of it that a backend loads."""
+        torch.set_num_threads(1)
+        backend_name, _, family = name.partition("-")
+        if backend_name == "text_to_image":
+            return FAMILIES.get(family, partial(stable_diffusion, size=32))(folder / "model")
+        if name == "glide":
+            return glide(folder).parent
+        if name == "exported":
+            write_export(folder / "model.pt2")
+            return folder
+        if name == "diffusemix":
+            return instruct_pix2pix(folder)
+        rng = np.random.default_rng(0)
+        labels = torch.arange(48) % 3
+        images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
+        settings: dict[str, Any] = {"batch_size": 16, "lr": 2e-3, "ema_decay": 0.9, "flip": False}
+        if name == "gan":
+            settings = {**Gan().model_dump(), **settings, "updates": 40, "lr": 1e-3, "latent_dim": 8, "width": 8}
+        else:
+            settings |= {"updates": 150, "class_dropout": 0.1, "block_out_channels": [16, 16], "layers_per_block": 1}
+        backend(name, None).fit(
+            images,
+            labels,
+            num_classes=3,
+            seed=0,
+            folder=folder,
+            on_update=lambda updates, loss: None,
+            **settings,
+        )
+        return folder
 
     def make(name: str) -> Path:
-        if name not in made:
-            torch.set_num_threads(1)
-            backend_name, _, family = name.partition("-")
-            if backend_name == "text_to_image":
-                make_model = FAMILIES.get(family, partial(stable_diffusion, size=32))
-                made[name] = make_model(tmp_path_factory.mktemp(name) / "model")
-                return made[name]
-            if name == "glide":
-                made[name] = glide(tmp_path_factory.mktemp(name)).parent
-                return made[name]
-            if name == "exported":
-                made[name] = tmp_path_factory.mktemp(name)
-                write_export(made[name] / "model.pt2")
-                return made[name]
-            if name == "diffusemix":
-                made[name] = instruct_pix2pix(tmp_path_factory.mktemp(name))
-                return made[name]
-            rng = np.random.default_rng(0)
-            labels = torch.arange(48) % 3
-            images = torch.from_numpy(np.stack([shape(int(label), rng) for label in labels])).permute(0, 3, 1, 2)
-            made[name] = tmp_path_factory.mktemp(name)
-            settings: dict[str, Any] = {"batch_size": 16, "lr": 2e-3, "ema_decay": 0.9, "flip": False}
-            if name == "gan":
-                settings = {**Gan().model_dump(), **settings, "updates": 40, "lr": 1e-3, "latent_dim": 8, "width": 8}
-            else:
-                settings |= {
-                    "updates": 150,
-                    "class_dropout": 0.1,
-                    "block_out_channels": [16, 16],
-                    "layers_per_block": 1,
-                }
-            backend(name, None).fit(
-                images,
-                labels,
-                num_classes=3,
-                seed=0,
-                folder=made[name],
-                on_update=lambda updates, loss: None,
-                **settings,
-            )
-        return made[name]
+        done = shared / f"{name}.made"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                done.write_text(str(write(name, tmp_path_factory.mktemp(name))))
+        return Path(done.read_text())
 
     return make

@@ -77,7 +77,7 @@ def kill_training(project: Project, work: Path, options: tuple[str, ...], kills:
         wait = chance.uniform(0, seconds)
         if chance.random() < 0.5 or kills < 10:
             while not states(work) and run.poll() is None:
-                pass
+                time.sleep(0.002)
             wait = chance.uniform(0, 0.3)
         try:
             run.wait(wait)

@@ -1,49 +1,23 @@
 """Two processes with gloo give what one gives with the same batch."""
 
+import os
+import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gdacli.distributed import World
-from gdacli.errors import GdaError
-from gdacli.models import create_model
-
-RUN = """
-import sys
-import torch
-sys.path.insert(0, sys.argv[1])
-from test_distributed import CASES
 from test_objectives import make
 from test_training import SETTINGS, halves
-from gdacli.distributed import joined
+
+from gdacli.distributed import World, joined
+from gdacli.errors import GdaError
 from gdacli.loading import InMemory
 from gdacli.models import create_model
-from gdacli.training import train_classifier
-
-torch.set_num_threads(1)
-images, labels = halves()
-results = {}
-with joined(torch.device("cpu")) as world:
-    for name, (architecture, args, options) in CASES.items():
-        model, epochs = create_model(architecture, 2, args, 0), []
-        options = dict(options)
-        if "objective" in options:
-            options["objective"] = make(*options["objective"], world=world, lr=1e-3, gradient="exact")
-        settings = {**SETTINGS, "updates": 6, **options}
-        repeats = torch.ones(60, dtype=torch.int64)
-        train_classifier(model, InMemory(images), labels, repeats, **settings, on_epoch=epochs.append, world=world)
-        figures = [(epoch.loss, epoch.error, epoch.synthetic_loss or 0.0) for epoch in epochs]
-        searched = options["objective"].state_dict()["supply"].get("searched", []) if "objective" in options else []
-        results[name] = {**model.state_dict(), **{f"searched {i}": each for i, each in enumerate(searched)}}, figures
-    if world.rank == 0:
-        torch.save(results, sys.argv[2])
-"""
+from gdacli.training import Epoch, train_classifier
 
 SAM = {"rho": 0.1, "adaptive": False, "m": None, "weight_decay_in_ascent": True, "batch_norm": "both"}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -65,19 +39,49 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def trained(folder: Path, *launcher: str) -> dict:
-    script, output = folder / "run.py", folder / f"{len(launcher)}.pt"
-    script.write_text(RUN)
-    command = [sys.executable, *launcher, str(script), str(Path(__file__).parent), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return torch.load(output, weights_only=True)
+def trained() -> dict[str, tuple[dict[str, torch.Tensor], list[tuple[float, float, float]]]]:
+    """Train every case, in this process and those that it is joined with; returns weights and the epochs' figures."""
+    torch.set_num_threads(1)
+    images, labels = halves()
+    results = {}
+    with joined(torch.device("cpu")) as world:
+        for name, (architecture, args, options) in CASES.items():
+            model, epochs = create_model(architecture, 2, args, 0), list[Epoch]()
+            options = dict(options)
+            if "objective" in options:
+                (objective,) = options["objective"]
+                options["objective"] = make(objective, world=world, lr=1e-3, gradient="exact")
+            settings: dict[str, Any] = {**SETTINGS, "updates": 6, **options}
+            repeats = torch.ones(60, dtype=torch.int64)
+            train_classifier(model, InMemory(images), labels, repeats, **settings, on_epoch=epochs.append, world=world)
+            figures = [(epoch.loss, epoch.error, epoch.synthetic_loss or 0.0) for epoch in epochs]
+            supply = options["objective"].state_dict()["supply"] if "objective" in options else {}
+            searched = {f"searched {i}": each for i, each in enumerate(supply.get("searched", []))}
+            results[name] = {**model.state_dict(), **searched}, figures
+    return results
 
 
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
-    folder = tmp_path_factory.mktemp("distributed")
-    return trained(folder), trained(folder, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    """Give what this process trains alone, and what two do; test_train.py starts two with torchrun, as users do."""
+    output = tmp_path_factory.mktemp("distributed") / "two.pt"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    joining = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(output)],
+            env={**os.environ, **joining, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    one = trained()
+    for process in processes:
+        _, stderr = process.communicate()
+        assert process.returncode == 0, stderr
+    return one, torch.load(output, weights_only=True)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -119,3 +123,9 @@ def test_without_torchrun_nothing_is_exchanged():
     model = create_model("convnet", 2, {"width": 4}, 0)
     world.synchronise_batch_norm(model)
     assert {type(layer).__name__ for layer in model.modules() if "Norm" in type(layer).__name__} == {"BatchNorm2d"}
+
+
+if __name__ == "__main__":
+    trained_by_two = trained()
+    if os.environ["RANK"] == "0":
+        torch.save(trained_by_two, sys.argv[1])

@@ -1,4 +1,4 @@
-"""Real processes of `gdacli generate`, killed and interrupted; many more kills: `make soak`."""
+"""Real processes of `gdacli generate`, killed and interrupted; many more kills, and of diffusion: `make soak`."""
 
 import os
 import random
@@ -7,14 +7,22 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Project
+import yaml
+from conftest import Project, write_grain
 from killed import Generation, begun_images, left_over, many_shards, num_finished, pool
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a project that is ready to generate; do not change it."""
-    return many_shards(tmp_path_factory.mktemp("fitted") / "project", per_class=12).folder
+    """Give the folder of a project that is ready to generate with a backend that starts fast; do not change it."""
+    project = many_shards(tmp_path_factory.mktemp("fitted") / "project", per_class=12)
+    write_grain(project, seconds=0.1)
+    file = project.folder / "params.yaml"
+    params = yaml.safe_load(file.read_text())
+    params["generate"]["backend"] = "grain"
+    file.write_text(yaml.safe_dump(params))
+    project.ok("fit")
+    return project.folder
 
 
 @pytest.fixture

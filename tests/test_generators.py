@@ -243,13 +243,24 @@ def test_another_dtype_or_layout_is_the_same_image_but_for_rounding(name, make_g
     assert (made - expected).abs().mean() < tolerance
 
 
-def test_a_compiler_that_does_not_work_is_one_line(make_generator, batch, monkeypatch, tmp_path):
+def test_a_compiler_that_does_not_work_is_one_line(batch, monkeypatch, tmp_path):
     import torch._inductor.config
 
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     images, labels, seeds = batch
-    generator = load("class_conditional", make_generator("class_conditional"), compile=True)
+    smallest = {"block_out_channels": [8], "layers_per_block": 1}  # the compiler reads all of it before it fails
+    backend("class_conditional", None).fit(
+        images,
+        labels,
+        num_classes=3,
+        seed=0,
+        folder=tmp_path / "model",
+        on_update=lambda updates, loss: None,
+        **smallest,
+        **{"updates": 1, "batch_size": 4, "lr": 1e-3, "ema_decay": 0.0, "flip": False, "class_dropout": 0.0},
+    )
+    generator = load("class_conditional", tmp_path / "model", compile=True)
     with pytest.raises(
         GdaError, match="generate.compile: torch.compile failed: [^\n]*; set generate.compile to false$"
     ):

@@ -1,81 +1,20 @@
 """The whole pipeline under DVC in a project made by `gdacli init`, as a user runs it."""
 
 import csv
-import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import TINY, invoke, write_folder
-
-ARTIFACTS = ("source", "probe", "selection", "generator", "synthetic", "mix", "train", "evaluation")
-
-
-class Runner:
-    """A project and the commands in it, with a clean environment of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "project"
-        self.environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GDACLI_WORK": str(root / "work"),
-            "GIT_CONFIG_GLOBAL": str(root / "gitconfig"),
-            "HF_DATASETS_CACHE": str(root / "hf"),
-        }
-        (root / "gitconfig").write_text("[user]\n  name = test\n  email = test@example.org\n")
-
-    def __call__(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def output(self, *command: str) -> str:
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environment, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-
-    def repro(self, *arguments: str) -> set[str]:
-        """Run `dvc repro`; returns the names of the stages that ran."""
-        return set(re.findall(r"^Running stage '(.*)':", self("dvc", "repro", *arguments), re.MULTILINE))
-
-    def edit(self, **sections: dict) -> None:
-        path = self.folder / "params.yaml"
-        values = yaml.safe_load(path.read_text())
-        for name, section in sections.items():
-            values[name] |= section
-        path.write_text(yaml.safe_dump(values, sort_keys=False))
-
-    def hashes(self) -> dict[str, str]:
-        data = self.folder / "data"
-        files = (file for name in ARTIFACTS for file in sorted((data / name).rglob("*")) if file.is_file())
-        return {str(file.relative_to(data)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-    def manifest(self) -> dict:
-        return json.loads((self.folder / "data/synthetic/manifest.json").read_text())
-
-    def made(self) -> int:
-        return json.loads((self.folder / "data/metrics/runs/generate.json").read_text())["made"]
+from dvc_projects import ARTIFACTS, Runner, started
 
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     """Give a project over 36 shapes, run once from clean."""
-    root = tmp_path_factory.mktemp("pipeline")
-    source = write_folder(root / "shapes")
-    made = Runner(root)
-    assert invoke("init", str(made.folder), "--source", str(source)).code == 0
-    made.edit(**{name: TINY[name] for name in ("probe", "fit", "generate", "train", "compare")})
-    made.edit(data={"test_fraction": 0.3}, arms=TINY["arms"], compute={"device": "cpu", "threads": 1})
-    made.edit(compare={"seeds": [0]})
-    made("git", "add", "--all")
-    made("git", "commit", "--quiet", "-m", "Start")
+    made = started(tmp_path_factory.mktemp("pipeline"))
     ran = made.repro()
     assert ran == {
         "prepare", "probe", "select", "fit", "generate", "mix@original", "mix@targeted",
@@ -88,16 +27,13 @@ def test_a_second_run_runs_nothing(runner):
     assert runner.repro() == set()
 
 
-def test_from_clean_and_by_hand_every_byte_is_the_same_and_dvc_has_nothing_to_do(runner, monkeypatch):
+def test_from_clean_and_by_hand_every_byte_is_the_same_and_dvc_has_nothing_to_do(runner):
     first = runner.hashes()
     assert len(first) > 20
     for name in ARTIFACTS:
         shutil.rmtree(runner.folder / "data" / name)
     shutil.rmtree(Path(runner.environment["GDACLI_WORK"]))
-    monkeypatch.setenv("GDACLI_WORK", runner.environment["GDACLI_WORK"])
-    for command in ("prepare", "probe", "select", "fit", "generate", "mix", "train", "evaluate"):
-        outcome = invoke(command, "-C", str(runner.folder))
-        assert outcome.code == 0, outcome.stderr
+    runner.by_hand()
     assert runner.hashes() == first
     assert runner.repro() == set()
 
@@ -135,39 +71,15 @@ def test_another_guidance_reruns_generate_and_after(runner):
     runner.edit(generate={"guidance_scale": 3.0})
 
 
-def test_an_arm_over_the_pools_images_makes_none_and_trains_only_itself(runner):
-    runner.edit(compare={"arms": ["original", "targeted", "upsample"]})
-    ran = runner.repro()
-    assert runner.made() == 0
-    assert {name for name in ran if name.startswith("train")} == {"train@upsample-0"}
-
-
-def test_an_arm_that_needs_more_images_makes_only_those_and_retrains_no_other(runner):
-    before = json.loads((runner.folder / "data/synthetic/manifest.json").read_text())["num_images"]
-    runner.edit(compare={"arms": ["original", "targeted", "flood"]})
+def test_new_arms_make_only_the_images_that_are_not_there_and_retrain_no_other(runner):
+    """Of the two, `upsample` needs no image and `flood` five."""
+    before = runner.manifest()["num_images"]
+    runner.edit(compare={"arms": ["original", "targeted", "upsample", "flood"]})
     ran = runner.repro()
     assert runner.made() == 5
-    assert json.loads((runner.folder / "data/synthetic/manifest.json").read_text())["num_images"] == before + 5
-    assert {name for name in ran if name.startswith("train")} == {"train@flood-0"}
+    assert runner.manifest()["num_images"] == before + 5
+    assert {name for name in ran if name.startswith("train")} == {"train@upsample-0", "train@flood-0"}
     assert "evaluate" in ran
-
-
-def test_a_fresh_clone_takes_the_images_that_dvc_pulled_and_makes_only_new_ones(runner, tmp_path):
-    runner("git", "add", "--all")
-    runner("git", "commit", "--quiet", "-m", "Flood")
-    runner("dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "remote"))
-    runner("git", "commit", "--quiet", "-am", "Add a remote")
-    runner("dvc", "push")
-    before = json.loads((runner.folder / "data/synthetic/manifest.json").read_text())["num_images"]
-    clone = Runner(tmp_path)
-    runner("git", "clone", "--quiet", str(runner.folder), str(clone.folder))
-    clone("dvc", "pull")
-    flood = {"add": "sampled", "num_images": 8, "train": {}}
-    clone.edit(arms={**TINY["arms"], "flood": flood}, compare={"arms": ["original", "targeted", "flood"]})
-    said = clone("dvc", "repro", "generate")
-    assert "Running stage 'generate'" in said
-    assert clone.made() == clone.manifest()["num_images"] - before <= 8, said
-    assert not list((clone.folder / "data").glob(".tmp-*"))
 
 
 def test_a_rejected_image_retrains_the_arms_that_had_it_and_makes_none(runner):
@@ -181,11 +93,11 @@ def test_a_rejected_image_retrains_the_arms_that_had_it_and_makes_none(runner):
 
 
 def test_leftovers_are_named_and_cleaned(runner):
-    (runner.folder / "rejects.csv").write_text("key\n")
     runner.edit(compare={"arms": ["original", "targeted"]})
-    said = runner("dvc", "repro")
-    assert "note: flood-0, upsample-0 in data/train are not in compare" in said
-    removed = json.loads(runner("gdacli", "clean", "--json"))["removed"]
+    evaluated = runner.here("evaluate")
+    assert evaluated.code == 0, evaluated.stderr
+    assert "note: flood-0, upsample-0 in data/train are not in compare" in evaluated.stderr
+    removed = json.loads(runner.here("clean", "--json").stdout)["removed"]
     assert "data/train/flood-0" in removed
     assert "data/mix/upsample.parquet" in removed
     assert "data/metrics/train/flood-0.json" in removed
@@ -204,25 +116,26 @@ def test_an_experiment_runs_with_another_value(runner):
     runner("dvc", "checkout", "--quiet")
 
 
-def test_a_changed_or_missing_pool_is_noticed_by_training(runner):
+def test_a_changed_or_missing_pool_is_noticed_by_training(runner, tmp_path, monkeypatch):
+    monkeypatch.setitem(runner.environment, "GDACLI_WORK", str(tmp_path))  # else the finished training is taken
     shard = next((runner.folder / "data/synthetic").glob("*.tar"))
     content = bytearray(shard.read_bytes())
     content[content.index(b"IDAT") + 8] ^= 1
     shard.chmod(0o644)
     shard.write_bytes(content)
-    outcome = invoke("train", "--arm", "targeted", "--seed", "0", "-C", str(runner.folder))
+    outcome = runner.here("train", "--arm", "targeted", "--seed", "0")
     assert (
         "is not the image that the mix was made of: run `gdacli mix --arm targeted`, or `dvc checkout --force data/syn"
         in outcome.error
     )
-    other_pool = invoke("generate", "-S", "generate.seed=3", "-C", str(runner.folder))
+    other_pool = runner.here("generate", "-S", "generate.seed=3")
     assert other_pool.code == 0, other_pool.stderr
-    outcome = invoke("evaluate", "-C", str(runner.folder))
+    outcome = runner.here("evaluate")
     assert "data/mix/targeted.parquet lists images that data/synthetic does not hold" in outcome.error
-    assert invoke("mix", "-C", str(runner.folder)).code == 0
-    outcome = invoke("evaluate", "-C", str(runner.folder))
+    assert runner.here("mix").code == 0
+    outcome = runner.here("evaluate")
     assert "data/train/targeted-0 was trained on another mix than data/mix/targeted.parquet" in outcome.error
     shutil.rmtree(runner.folder / "data/synthetic")
-    outcome = invoke("train", "--arm", "targeted", "--seed", "0", "-C", str(runner.folder))
+    outcome = runner.here("train", "--arm", "targeted", "--seed", "0")
     assert "data/synthetic" in outcome.error
     assert "run `dvc pull data/synthetic`" in outcome.error

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,7 @@ def test_a_damaged_state_is_said_and_the_training_starts_again(ready, tmp_path):
     run = training(ready)
     while not states(tmp_path):
         assert run.poll() is None
+        time.sleep(0.002)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     state = states(tmp_path)[0]

@@ -177,7 +177,8 @@ def _set_up_version_control(project: Path) -> None:
     if not (project / ".dvc").exists():
         at_root = (project / ".git").exists()
         _call(["dvc", "init", *([] if at_root else ["--subdir"])], project)
-        _call(["dvc", "config", "core.analytics", "false"], project)
+        # empty till now; `dvc config` would take a second
+        write_text(project / ".dvc/config", "[core]\n    analytics = false\n")
 
 
 def _git_root(project: Path) -> str:
