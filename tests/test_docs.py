@@ -57,6 +57,9 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
         elif command.startswith("gdacli compare"):
             assert "workspace has no data/evaluation/predictions.parquet" in invoke(*shlex.split(command)[1:]).error
             ran.append(command)
+        elif command.startswith("gdacli predict"):  # needs no project
+            assert "there is no such folder or file" in invoke(*shlex.split(command)[1:]).error
+            ran.append(command)
         elif command.startswith("gdacli"):  # heavy ones: the pipeline test runs them; here their words are checked
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(tmp_path)
@@ -66,7 +69,7 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
         else:
             set_up = "make install && . .venv/bin/activate && cd .."
             assert command in ("make demo", "make test", set_up, "cd shoes", "dvc repro")
-    assert len(ran) == 10
+    assert len(ran) == 15
 
 
 def test_the_readme_lists_every_stage_and_links_to_files_that_exist():
