@@ -12,6 +12,7 @@ from conftest import Project
 from hub_server import READER, TOKEN, connect, serve
 from tiny_project import SHARE, write_finished
 
+from gdacli.artifacts import write_json
 from gdacli.invocation import enter
 
 PUSH = {name: value and {k: v for k, v in value.items() if v} for name, value in SHARE.items()}
@@ -49,12 +50,15 @@ def test_a_dry_run_needs_no_token_and_no_network(finished, hub, monkeypatch):
 
 
 def test_a_push_is_what_the_folder_holds_and_a_second_one_sends_nothing(finished, hub):
+    write_json(finished.folder / "data/selection/selection.json", {"arms": {"targeted": {"count": 9, "share": 0.4}}})
     first = finished("push", "--repo-id", "user/digits", "--what", "both", "--private")
     assert first.code == 0, first.stderr
     for kind, prefix in (("dataset", "datasets/"), ("model", "")):
         assert hub.files("user/digits", kind) == shared(finished.folder / "data/share" / kind)
         assert hub.repo("user/digits", kind).private
         assert f"{kind}: {hub.url}/{prefix}user/digits: " in first.stdout
+        words = (finished.folder / "data/share" / kind / "README.md").read_text()
+        assert "; it selects 9 train images, 40 %" in words
     commits = {kind: hub.repo("user/digits", kind).commits[-1] for kind in ("dataset", "model")}
     tags = {kind: hub.repo("user/digits", kind).tags for kind in commits}
     assert tags == {kind: {commit.message: commit.oid} for kind, commit in commits.items()}

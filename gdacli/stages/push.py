@@ -9,7 +9,7 @@ from gdacli.arms import STORED
 from gdacli.artifacts import CHECKSUMS, read_json, require, sha256_file
 from gdacli.errors import GdaError
 from gdacli.params import Params
-from gdacli.paths import EVALUATION, REJECTS, SHARE, SYNTHETIC, TRAIN, mix_file, run_name
+from gdacli.paths import EVALUATION, REJECTS, SELECTION, SHARE, SYNTHETIC, TRAIN, mix_file, run_name
 from gdacli.published import MANIFEST
 from gdacli.sharing import hub
 from gdacli.sharing.dataset_folder import check_licenses, write_dataset
@@ -65,7 +65,7 @@ def run(
         check_license(share)
     login = None if dry_run else hub.check_login()
 
-    words = {name: describe(params.arm(name), None, params.arms[name].train) for name in {*arms, model_arm}}
+    words = {name: _in_words(params, name) for name in {*arms, model_arm}}
     dataset = {
         "arm": arm,
         "include_source": include_source,
@@ -122,6 +122,17 @@ def summary(result: dict[str, Any]) -> str:
             if part.get(name):
                 lines.append(f"  {what}: {', '.join(part[name])}")
     return "\n".join(lines)
+
+
+def _in_words(params: Params, name: str) -> str:
+    """Say what an arm is, and how many of the train images it selects."""
+    arm = params.arm(name)
+    path = SELECTION / "selection.json"
+    chosen = read_json(path)["arms"].get(name) if path.exists() else None  # a pulled pool may be shared without one
+    words = describe(arm, chosen and chosen["count"], params.arms[name].train)
+    if chosen is None or arm.select in (None, "all") or not chosen["count"]:
+        return words
+    return f"{words}; it selects {chosen['count']} train images, {100 * chosen['share']:.0f} %"
 
 
 def _tag(part: dict[str, Any]) -> str:
