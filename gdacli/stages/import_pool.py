@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gdacli.brought_pools import brought_in, check_name, is_pool, pool_name, said, take_pool
+from gdacli.brought_pools import brought_in, check_names, is_pool, pool_name, said, take_pool
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.imported_images import import_images
@@ -32,7 +32,7 @@ def run(
         raise GdaError(f"{folder}: there is no such folder: name one with images, tables or shards")
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(folder.resolve().name)
-    check_name(name, {"folder": folder.resolve().name})
+    check_names(name, arm or name, {"folder": folder.resolve().name}, Path(FILE))
     if is_pool(folder):
         if source_keys is not None:
             raise GdaError(f"--source-keys: {folder} is a pool of gdacli's, which names its sources: leave it out")
