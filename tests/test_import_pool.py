@@ -350,3 +350,35 @@ def test_the_template_keeps_its_text_when_an_arm_is_added(tmp_path):
     assert "  rival: {add: imported, pool: rival, train: {}}" in changed
     assert len(changed) == 2, changed
     assert not add_arm(path, "rival", {"add": "imported", "pool": "rival", "train": {}})
+
+
+def test_an_imported_arm_is_shared_and_exported_without_a_generated_pool(ready, tmp_path):
+    source = train_keys(ready)[0]
+    folder = rivals(tmp_path / "rival", ["a.png", f"{source}_s0300_v0.png", "b.png"])
+    (tmp_path / "sources.csv").write_text(f"file,source_key\n{CLASSES[2]}/a.png,{source}\n")
+    ready.ok(f"import-pool {folder} --source-keys {tmp_path / 'sources.csv'}", "mix --arm rival")
+    shutil.rmtree(ready.folder / "data/synthetic")
+    params = yaml.safe_load((ready.folder / "params.yaml").read_text())
+    terms = {"id": "cc-by-4.0", "stated_in": "LICENSE"}
+    ready.write(**params | {"push": {"license": terms, "source_license": terms}})
+    push = ("push", "--repo-id", "me/rival", "--arm", "rival", "--include-source", "--dry-run")
+    outcome = ready(*push)
+    assert outcome.code == 0, outcome.stderr
+    card = (ready.folder / "data/share/dataset/README.md").read_text()
+    assert json.loads((ready.folder / "data/share/dataset/manifest.json").read_text())["images"] == {
+        "s0300": 1,
+        "variants": 1,
+        "sampled": 1,
+    }
+    assert re.search(r"\| class +\| strength 0.3 \| variants \| sampled \| all \|", card)
+    assert "Another tool than gdacli made them" in card
+    assert "dvc repro generate" not in card
+    rejected = f"rival:{index_of(ready, 'rival')['key'][0]}"
+    (ready.folder / "rejects.csv").write_text(f"key\n{rejected}\n")
+    said = f"data/mix/rival.parquet lists 1 images that rejects.csv rejects (first: {rejected}): run `gdacli mix --arm"
+    assert said in ready(*push).error
+    export = ("export", "--format", "parquet", "--arm", "rival", "-o", str(tmp_path / "out"))
+    assert said in ready(*export).error
+    ready.ok("mix --arm rival")
+    assert ready(*push).code == 0
+    assert ready(*export).code == 0
