@@ -1,8 +1,10 @@
 """Secrets stay out of what is printed, written and shared."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from conftest import Project, invoke
@@ -85,6 +87,34 @@ def test_common_texts_stay_as_they_are(text):
 @given(st.text(max_size=60), st.sampled_from([text for text, _ in SECRETS.values()]), st.text(max_size=20))
 def test_no_secret_is_left(before, text, after):
     assert find_secret(redact(f"{before} {text} {after}", ENVIRONMENT), ENVIRONMENT) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("s3://me:p@ss/w0rd+x@bucket/pool?a=b", "s3://me:***@bucket/pool?a=b"),
+        ("http://localhost:8000/a@b", "http://localhost:8000/a@b"),
+        ("http://localhost:8000 and me@example.org", "http://localhost:8000 and me@example.org"),
+        ("git@host:team/shoes and ssh://git@host/team", "git@host:team/shoes and ssh://git@host/team"),
+    ],
+)
+def test_a_password_ends_at_the_last_at_sign_of_its_address(text, left):
+    assert redact(text, {}) == left
+
+
+def in_json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def in_address(value: str) -> str:
+    return quote(value, safe="")
+
+
+@pytest.mark.parametrize("written", [str, repr, in_json, in_address])
+def test_a_secret_of_the_environment_is_blanked_however_it_is_written(written):
+    value = 'a"b\\c/d é\t9'
+    text = f"found {written(value)} here"
+    assert redact(text, {"STORE_PASSWORD": f"{value}\n"}) in ("found *** here", "found '***' here", 'found "***" here')
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def run(
     for kind in kinds:
         write_folder, options, made_from = write[kind]
         project = [Path(name) for name in PROJECT_FILES] + [EVALUATION / CHECKSUMS]
-        revision = revision_name(project + made_from, f"{repo_id} {sorted(options.items())}")
+        usual = arm is None and not include_source if kind == "dataset" else arm is None and seed is None
+        revision = revision_name(project + made_from, f"{repo_id} {sorted(options.items())}", usual=usual)
         folder = SHARE / kind
         written = write_folder(
             folder, repo_id=repo_id, revision=revision, share=share, data_source=params.data.source, **options
