@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_project import SHARE, write_finished
 
+from gdacli.console import say
+from gdacli.invocation import show
 from gdacli.redaction import find_secret, redact
 
 HUB = "hf_" + "PlantedInTheEnvironment" + "0123456789A"
@@ -178,6 +180,16 @@ def test_params_hold_no_secret(project, monkeypatch, sections, field):
     outcome = project("prepare", "--debug")
     assert outcome.error.startswith(f"params.yaml: {field}: holds ")
     assert not any(secret in outcome.stderr for secret in PLANTED)
+
+
+def test_results_and_lines_hold_no_secret(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", HUB)
+    for as_json in (False, True):
+        show({"found": HUB}, lambda result: f"found {result['found']}", as_json)
+    say(f"note: {HUB}")
+    shown = capsys.readouterr()
+    assert HUB not in shown.out + shown.err
+    assert (shown.out.count("***"), shown.err) == (2, "note: ***\n")
 
 
 def test_a_traceback_holds_no_secret(project, monkeypatch):

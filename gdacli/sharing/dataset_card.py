@@ -190,7 +190,7 @@ def _text(facts: DatasetFacts) -> str:
         quality=quality_rows(results) if results and results["quality"] else None,
         compared=arm_rows(results) if results else None,
         about_arms=about_arms(results) if results else None,
-        copies=about_copies(results["copies"], results["split"]) if results else [],
+        copies=about_copies(results) if results else [],
         sampled=SAMPLED in facts.counts,
         git=_commit(facts.revision),
         version=__version__,

@@ -117,7 +117,8 @@ def read_shared(arm: str | None) -> SharedPool:
         num_pool=len(keys),
     )
     if not shared.index.num_rows:
-        raise GdaError(f"{folder} has no image to share: {len(keys)} are in the pool, {REJECTS} vetoes all of them")
+        why = f"{REJECTS} vetoes all of its {len(keys)}" if keys else "it is empty: give --arm for an arm of another"
+        raise GdaError(f"{folder} has no image to share: {why}")
     return shared
 
 
