@@ -146,13 +146,14 @@ def test_no_planted_secret_is_printed_or_written(planted, shapes):
         f"generate --debug -S generate.prompts=[{HUB}]",
         f"train --debug -S train.lr={AWS}",
         f"mix --debug -S arms.{HUB}.train={{}}",
+        f"import-pool {planted.folder.parent} --debug",
     ]
     failed = 0
     for command in commands:
         outcome = planted(*command.split())
         failed += outcome.code != 0
         assert not any(secret in outcome.stdout + outcome.stderr for secret in PLANTED), command
-    assert failed == 8
+    assert failed == 9
     written = [path for path in planted.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in written} >= {".tar", ".json", ".md", ".csv", ".parquet", ".safetensors", ".yaml"}
     for path in written:

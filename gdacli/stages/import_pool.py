@@ -10,6 +10,7 @@ from gdacli.imported_images import import_images
 from gdacli.params import Params
 from gdacli.paths import SOURCE
 from gdacli.prepared import read_prepared
+from gdacli.redaction import find_secret
 
 
 def run(
@@ -30,6 +31,8 @@ def run(
     folder = folder.expanduser()
     if not folder.exists():
         raise GdaError(f"{folder}: there is no such folder: name one with images, tables or shards")
+    if kind := find_secret(folder.resolve().name):
+        raise GdaError(f"FOLDER: its name holds {kind}, and would stand in the manifest: rename it")
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(folder.resolve().name)
     check_names(name, arm or name, {"folder": folder.resolve().name}, Path(FILE))
