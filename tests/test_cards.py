@@ -101,12 +101,6 @@ def test_a_line_shows_what_was_typed(text):
     assert {child.type for child in children} <= {"text", "text_special"}
 
 
-@given(st.text(alphabet="`a\n", max_size=12))
-def test_a_block_of_code_ends_where_it_should(text):
-    fences = [each for each in PAGE.parse(markdown.fenced(text) + "\nafter") if each.type == "fence"]
-    assert [each.content.rstrip() for each in fences] == [text.rstrip()]
-
-
 @settings(max_examples=10)
 @example(["no", "1.0", "null", "~", "a|b <i>*é", "a\n---\nb", "`", "\x00\x85\u2028", "{{ x }}"], "---\n# a\n")
 @example(["a\x85", "b\u2028c", "\u2029d", "e\nf"], "g\x85")
