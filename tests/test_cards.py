@@ -124,6 +124,12 @@ def test_cards_are_read_back_as_they_were_meant(names, limits):
     assert DatasetInfo._from_yaml_dict(small.dataset_info).features["cls"].names == names
 
 
+def test_the_name_of_a_licence_is_escaped():
+    terms = {"id": "other", "name": "<b>ours</b> [x](y)", "link": None, "stated_in": "LICENSE"}
+    text = dataset_card(facts(list(ODD_CLASSES), share={**SHARE, "license": terms, "source_license": terms}))
+    assert FRONT.sub("", text).count(f"**{markdown.escaped(terms['name'])}**") == 2
+
+
 def test_a_long_table_is_folded():
     assert "<details>" in dataset_card(facts([f"class {number}" for number in range(31)]))
     assert "<details>" not in dataset_card(facts([f"class {number}" for number in range(30)]))
