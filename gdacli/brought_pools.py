@@ -2,17 +2,17 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gdacli.arms import POOL_NAME, source_of
-from gdacli.artifacts import CHECKSUMS, new_directory, read_json, write_json, write_text
+from gdacli.artifacts import CHECKSUMS, new_directory, read_json, sha256_bytes, write_json, write_text
 from gdacli.checksums import verify_folder
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.params_file import add_arm
+from gdacli.params_file import add_arm, with_arm
 from gdacli.paths import POOLS
 from gdacli.pool import dataset_card
 from gdacli.prepared import Prepared
@@ -22,6 +22,8 @@ from gdacli.shards import read_shard
 from gdacli.tables import read_table
 
 _SHARED = (CHECKSUMS, MANIFEST, INDEX)
+
+_SHARD = r"train-[A-Za-z0-9_-]+\.tar"
 
 POOL_FILES = (*_SHARED, "train-*.tar")
 """Which files of a shared data set are the pool; the others are for its readers."""
@@ -54,14 +56,22 @@ def pool_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "pool"
 
 
-def check_name(name: str, origin: Mapping[str, str]) -> None:
-    """Check that a pool may take a name.
+def check_names(name: str, arm: str, origin: Mapping[str, str], params_file: Path) -> None:
+    """Check that a pool and its arm may take their names, before the work begins.
+
+    Args:
+        name: of the pool.
+        arm: of the arm.
+        origin: where the pool comes from: `repo_id` or `folder`.
+        params_file: that gets the arm.
 
     Raises:
-        GdaError: it is no name, or a pool of another origin has it.
+        GdaError: one is no name, or a pool of another origin or another arm has it.
     """
-    if not re.fullmatch(POOL_NAME, name):
-        raise GdaError(f"--name: found {name!r}, allowed: letters a to z, digits and _")
+    for option, found in (("--name", name), ("--arm", arm)):
+        if not re.fullmatch(POOL_NAME, found):
+            raise GdaError(f"{option}: found {found!r}, allowed: letters a to z, digits and _")
+    with_arm(params_file, arm, _entry(name))
     present = POOLS / name / MANIFEST
     if not present.exists():
         return
@@ -72,12 +82,18 @@ def check_name(name: str, origin: Mapping[str, str]) -> None:
         )
 
 
+def _entry(pool: str) -> dict[str, Any]:
+    return {"add": "imported", "pool": pool, "train": {}}
+
+
 def _said(origin: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(origin.items())) or "of unknown origin"
 
 
 def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, str]) -> Brought:
     """Copy a pool of gdacli's into `data/pools/<name>`, once it is known to be whole and made of the prepared images.
+
+    Its files may be anybody's: what they name is looked up in the pool alone, and must fit each other.
 
     Args:
         folder: of the pool; further files in it, such as shared originals, stay there.
@@ -86,10 +102,10 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
         origin: where it comes from, for the manifest.
 
     Raises:
-        GdaError: it is damaged, of other classes, or of other sources.
+        GdaError: it is damaged, of other classes, of other sources, or holds an image that the arms are tested on.
     """
     manifest = read_json(folder / MANIFEST)
-    names = [shard["name"] for shard in manifest["shards"]]
+    names = _shard_names(folder, manifest)
     wanted = {*_SHARED, *names}
     damaged = [damage for damage in verify_folder(folder) if damage.file.relative_to(folder).as_posix() in wanted]
     if damaged:
@@ -97,25 +113,58 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
     if manifest["class_names"] != prepared.class_names:
         raise GdaError(_other_classes(folder, manifest["class_names"], prepared.class_names))
     index = read_table(folder / INDEX)
+    if lacking := [column for column in ("key", "label", "shard", "sha256") if column not in index]:
+        raise GdaError(f"{folder / INDEX}: has no column {lacking[0]}: it is no pool of gdacli's; bring it here again")
     variants = [source_of(key) for key in index["key"]]
     sources = index.get("source_key", [variant[0] if variant else "" for variant in variants])
     check_sources(sources, prepared, str(folder))
+    tested = held_out_images(prepared)
+    if leaks := [(key, tested[sha]) for key, sha in zip(index["key"], index["sha256"], strict=True) if sha in tested]:
+        raise GdaError(
+            f"{folder}: {len(leaks)} of its images are {leaks[0][1]} images themselves (first: {leaks[0][0]}): no arm "
+            "may train on them"
+        )
     with new_directory(POOLS / name) as target, progress(f"pool {name}", len(names), "shards") as advance:
+        others, listed, ours = set[str](), _listed(index, sources), _source_sums(prepared)
         for shard in names:
             shutil.copyfile(folder / shard, target / shard)
+            others |= _other_sources(target / shard, listed, ours, prepared.num_classes)
             advance()
-        others = _other_sources((target / shard for shard in names), prepared)
+        if listed:
+            raise GdaError(f"{folder / INDEX}: lists {next(iter(listed))}, which is in no shard: bring it here again")
         shutil.copyfile(folder / INDEX, target / INDEX)
         write_json(target / MANIFEST, {**manifest, "imported_from": dict(origin)})
-        if names:
-            first = next(read_shard(target / names[0]))
-            write_text(target / "README.md", dataset_card(prepared.class_names, first.extension, first.meta))
-    return Brought(name, len(sources), sum(map(bool, sources)), num_other_sources=others)
+        example = next((sample for shard in names for sample in read_shard(target / shard)), None)
+        if example is not None:
+            write_text(target / "README.md", dataset_card(prepared.class_names, example.extension, example.meta))
+    return Brought(name, len(sources), sum(map(bool, sources)), num_other_sources=len(others))
+
+
+def _shard_names(folder: Path, manifest: Any) -> list[str]:
+    """Return the names of a pool's shards, each a file of its folder."""
+    try:
+        names = [shard["name"] for shard in manifest["shards"]]
+        whole = isinstance(manifest["class_names"], list)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise GdaError(f"{folder / MANIFEST}: names no shards or no classes: it is no pool of gdacli's")
+    if odd := [name for name in names if not re.fullmatch(_SHARD, str(name)) or not (folder / name).is_file()]:
+        raise GdaError(f"{folder / MANIFEST}: found the shard {odd[0]!r}, allowed: train-*.tar that lie beside it")
+    if len(set(names)) < len(names):
+        raise GdaError(f"{folder / MANIFEST}: names a shard twice: bring it here again")
+    return names
+
+
+def _listed(index: Mapping[str, Any], sources: Sequence[str]) -> dict[str, tuple[str, int, str, str]]:
+    """Return what an index says of each image, by key: shard, label, SHA-256 and source."""
+    columns = (index["key"], index["shard"], map(int, index["label"]), index["sha256"], sources)
+    return {key: (shard, label, sha256, source) for key, shard, label, sha256, source in zip(*columns, strict=True)}
 
 
 def brought_in(brought: Brought, params_file: Path, arm: str) -> dict[str, Any]:
     """Name an arm that takes a pool in `params.yaml`; returns what was brought in, as a command's result."""
-    added = add_arm(params_file, arm, {"add": "imported", "pool": brought.name, "train": {}})
+    added = add_arm(params_file, arm, _entry(brought.name))
     if brought.num_other_sources:
         say(
             f"warning: {brought.num_other_sources} sources have other bytes here than where the images were made: "
@@ -133,9 +182,14 @@ def said(result: Mapping[str, Any]) -> str:
     )
     return (
         f"{result['num_images']} images ({sources}{skipped}) -> {result['folder']}\n"
-        f"arm {result['arm']}: {where} params.yaml; `dvc repro` trains it\n"
+        f"arm {result['arm']}: {where}; `dvc repro` trains it\n"
         f"keep the images with the project: dvc add {result['folder']}"
     )
+
+
+def held_out_images(prepared: Prepared) -> dict[str, str]:
+    """Return the hashes of images that no arm may train on, with their split."""
+    return {sha256: split for split in SPLITS if split != "train" for sha256 in prepared.index(split)["sha256"]}
 
 
 def check_sources(sources: Iterable[str], prepared: Prepared, where: str) -> None:
@@ -168,14 +222,31 @@ def _other_classes(where: Path | str, found: list[str], ours: list[str]) -> str:
     )
 
 
-def _other_sources(shards: Iterable[Path], prepared: Prepared) -> int:
-    """Count the sources whose bytes are others here, so that a variant is one of a slightly different image."""
+def _source_sums(prepared: Prepared) -> dict[str, str]:
     index = prepared.train_index()
-    ours = dict(zip(index["key"], index["sha256"], strict=True))
+    return dict(zip(index["key"], index["sha256"], strict=True))
+
+
+def _other_sources(
+    shard: Path, listed: dict[str, tuple[str, int, str, str]], ours: Mapping[str, str], num_classes: int
+) -> set[str]:
+    """Return the sources whose bytes are others here, so that a variant is one of a slightly different image.
+
+    Args:
+        shard: to read.
+        listed: what the index says of each image; those of the shard are taken out of it.
+        ours: SHA-256 of the train images, by key.
+        num_classes: C.
+
+    Raises:
+        GdaError: an image is not what the index says.
+    """
     others = set[str]()
-    for shard in shards:
-        for sample in read_shard(shard):
-            source = str(sample.meta.get("source_key", ""))
-            if source and sample.meta.get("source_sha256", ours[source]) != ours[source]:
-                others.add(source)
-    return len(others)
+    for sample in read_shard(shard):
+        source = str(sample.meta.get("source_key", ""))
+        held = (shard.name, sample.label, sha256_bytes(sample.image), source)
+        if listed.pop(sample.key, None) != held or not 0 <= sample.label < num_classes:
+            raise GdaError(f"{shard.name}: its image {sample.key} is not as {INDEX} says: have the pool made again")
+        if source and sample.meta.get("source_sha256", ours[source]) != ours[source]:
+            others.add(source)
+    return others

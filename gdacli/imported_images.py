@@ -9,7 +9,7 @@ from typing import Any
 
 from gdacli.arms import milli, source_of
 from gdacli.artifacts import new_directory, sha256_bytes, write_json, write_text
-from gdacli.brought_pools import Brought, check_sources
+from gdacli.brought_pools import Brought, check_sources, held_out_images
 from gdacli.console import progress, say
 from gdacli.datasets import open_source
 from gdacli.errors import GdaError
@@ -19,7 +19,7 @@ from gdacli.pool import dataset_card
 from gdacli.pools import UNKNOWN
 from gdacli.prepared import Prepared
 from gdacli.published import INDEX, MANIFEST
-from gdacli.records import SPLITS, Record, Source
+from gdacli.records import Record, Source
 from gdacli.shards import Sample, read_shard, write_shard
 from gdacli.tables import TableWriter
 
@@ -82,7 +82,7 @@ def import_images(
     keep = fits and len(formats) == 1
     extension = EXTENSIONS[formats.pop()] if keep else "png"
     rows: list[tuple[Any, ...]] = []
-    held_out = _held_out(prepared)
+    held_out = held_out_images(prepared)
 
     def samples() -> Iterator[Sample]:
         for record in records():
@@ -131,8 +131,7 @@ def import_images(
         write_json(target / MANIFEST, manifest)
         example = next(read_shard(target / shards[0].name))
         write_text(target / "README.md", dataset_card(prepared.class_names, extension, example.meta))
-    unused = set(given) - {_own_name(record, folder) for record in records()}
-    if unused:
+    if given and (unused := set(given) - {_own_name(record, folder) for record in records()}):
         say(f"note: {source_keys}: {len(unused)} of its {len(given)} files are not in {folder} (first: {min(unused)})")
     return Brought(name, len(rows), sum(bool(each.source) for each in found.values()), num_skipped=skipped)
 
@@ -174,11 +173,6 @@ def _look_at(
                 skipped += 1
             advance()
     return found, skipped
-
-
-def _held_out(prepared: Prepared) -> dict[str, str]:
-    """Return the hashes of images that no arm may train on, with their split."""
-    return {sha256: split for split in SPLITS if split != "train" for sha256 in prepared.index(split)["sha256"]}
 
 
 def _read_source_keys(path: Path | None) -> dict[str, str]:

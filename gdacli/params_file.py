@@ -20,6 +20,22 @@ def add_arm(path: Path, name: str, arm: dict[str, Any]) -> bool:
         whether the file was changed; it was not if it holds both already.
 
     Raises:
+        GdaError: there is another arm of this name; one that adds the same, whatever it chooses of it or how it trains,
+            is no other.
+    """
+    text = with_arm(path, name, arm)
+    if text is not None:
+        write_text(path, text)
+    return text is not None
+
+
+def with_arm(path: Path, name: str, arm: dict[str, Any]) -> str | None:
+    """Return the text that `add_arm` writes; None if the file holds the arm already.
+
+    Args:
+        path, name, arm: see `add_arm`.
+
+    Raises:
         GdaError: there is another arm of this name.
     """
     from ruamel.yaml import YAML
@@ -31,10 +47,11 @@ def add_arm(path: Path, name: str, arm: dict[str, Any]) -> bool:
     yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
     values = yaml.load(path.read_text(encoding="utf-8"))
     arms, compared = values["arms"], values["compare"]["arms"]
-    if name in arms and arms[name] != arm:
+    told = {key: value for key, value in arm.items() if key != "train"}
+    if name in arms and told != {key: arms[name].get(key) for key in told}:
         raise GdaError(f"{path}: there is another arm {name!r}: choose a name with --arm, or remove that arm")
     if name in arms and name in compared:
-        return False
+        return None
     if name not in arms:
         entry = CommentedMap(arm)
         entry.fa.set_flow_style()
@@ -43,5 +60,4 @@ def add_arm(path: Path, name: str, arm: dict[str, Any]) -> bool:
         compared.append(name)
     text = io.StringIO()
     yaml.dump(values, text)
-    write_text(path, text.getvalue())
-    return True
+    return text.getvalue()

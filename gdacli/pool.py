@@ -188,6 +188,11 @@ def _work(task: Sequence[ShardRequest]) -> int:
     return sum(len(shard.requests) * shard.strength for shard in task)
 
 
+def class_label(class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the type of a column of labels as `dataset_info` of a card names it."""
+    return {"class_label": {"names": {str(label): name for label, name in enumerate(class_names)}}}
+
+
 def dataset_features(class_names: Sequence[str], extension: str, meta: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the columns of our shards as `dataset_info` of a card names them.
 
@@ -197,12 +202,11 @@ def dataset_features(class_names: Sequence[str], extension: str, meta: dict[str,
         meta: the json of any sample.
     """
     dtypes = {str: "string", int: "int64", float: "float64", bool: "bool"}
-    names = {str(label): name for label, name in enumerate(class_names)}
     return [
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
         {"name": extension, "dtype": "image"},
-        {"name": "cls", "dtype": {"class_label": {"names": names}}},
+        {"name": "cls", "dtype": class_label(class_names)},
         {"name": "json", "struct": [{"name": key, "dtype": dtypes[type(meta[key])]} for key in sorted(meta)]},
     ]
 

@@ -159,17 +159,37 @@ def check_mix(mix: Path, name: str | None, rejects: Iterable[str]) -> None:
         GdaError: the pool lacks an image of the mix, or one is vetoed.
     """
     table = read_table(mix)
-    rows = zip(table["key"], table["sha256"], table["origin"], strict=True)
-    made = {(key, sha256) for key, sha256, origin in rows if origin == "synthetic"}
+    rows = zip(table["key"], table["shard"], table["sha256"], table["origin"], strict=True)
+    added = [(key, shard, sha256) for key, shard, sha256, origin in rows if origin == "synthetic"]
+    made = {(key, sha256) for key, _, sha256 in added}
     if not made:
         return
     pool = read_pool(name)
     if not made <= set(zip(pool["member"], pool["sha256"], strict=True)):
         where, again = (SYNTHETIC, "`gdacli generate` and ") if name is None else (POOLS / name, "")
         raise GdaError(f"{mix} lists images that {where} does not hold: run {again}`gdacli mix`")
-    member_of = dict(zip(pool["key"], pool["member"], strict=True))
-    if vetoed := sorted({key for key, _ in made} & {member_of.get(key, "") for key in rejects}):
-        raise GdaError(
-            f"{mix} lists {len(vetoed)} images that {REJECTS} rejects (first: {vetoed[0]}): run `gdacli mix` and "
-            "`gdacli train`, or `dvc repro`"
-        )
+    again = "`gdacli mix` and `gdacli train`, or `dvc repro`"
+    check_vetoes(mix, ((key, shard) for key, shard, _ in added), rejects, again)
+
+
+def check_vetoes(mix: Path, images: Iterable[tuple[str, str]], rejects: Iterable[str], again: str) -> None:
+    """Check that a mix takes no image that a person vetoes.
+
+    Args:
+        mix: the file, for the message.
+        images: its synthetic ones: key and shard, as they stand there.
+        rejects: keys as of `read_pool`.
+        again: what to run, for the message.
+
+    Raises:
+        GdaError: it does.
+    """
+    vetoed = set(rejects)
+    if vetoed and (found := sorted(vetoed.intersection(_as_rejected(*image) for image in images))):
+        raise GdaError(f"{mix} lists {len(found)} images that {REJECTS} rejects (first: {found[0]}): run {again}")
+
+
+def _as_rejected(key: str, shard: str) -> str:
+    """Return how `rejects.csv` names an image of a mix."""
+    above, _, folder = shard.rpartition("/")[0].rpartition("/")
+    return imported_key(folder, key) if above == POOLS.as_posix() else key

@@ -1,8 +1,10 @@
 """Secrets in texts: tokens, keys and passwords, by their form or because the environment holds them, are blanked."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +16,8 @@ _FORMS = {
     "a token of GitLab": r"(?<![A-Za-z0-9])(glpat-[\w-]{20,})",
     "an access key of AWS": r"(?<![A-Za-z0-9])((?:AKIA|ASIA)[A-Z0-9]{16})(?![A-Za-z0-9])",
     "a private key": r"(-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----)?)",
-    "a password in an address": r"://[^\s/:@'\"]*:([^\s/@'\"]+)@",
+    # up to the last @, as clients read it; AWS's secrets have slashes; a port with a path is no password
+    "a password in an address": r"://[^\s/:@'\"]*:(?!\d{1,5}(?:[/?#]|$))([^\s'\"]+)@",
     "a signature or key in an address": (
         r"(?i)[?&;](?:[\w.-]*(?:signature|token|secret|password|credential)|sig|(?:[\w.-]*[_-])?key)=([^\s&;'\"<>]+)"
     ),
@@ -58,9 +61,19 @@ def find_secret(text: str, environment: Mapping[str, str] = os.environ) -> str |
 
 
 def _held(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the secrets of the environment, as they are and as they stand in addresses; long ones first."""
-    values = {value for name, value in environment.items() if _TELLING.search(name) and _is_secret(value)}
-    yield from sorted(values | {quote(value, safe="") for value in values}, key=lambda value: (-len(value), value))
+    """Yield the secrets of the environment, as they are and as addresses, JSON and Python write them; long first."""
+    # clients strip a line end that a file or a secret store left at the end
+    values = {value.strip() for name, value in environment.items() if _TELLING.search(name) and _is_secret(value)}
+    written = {form(value) for value in values for form in (str, partial(quote, safe=""), _in_json, _in_python)}
+    yield from sorted(written, key=lambda value: (-len(value), value))
+
+
+def _in_json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+def _in_python(value: str) -> str:
+    return repr(value)[1:-1]
 
 
 def _is_secret(value: str) -> bool:

@@ -104,7 +104,12 @@ def test_variants_of_arrays_are_the_pools_bit_for_bit(made):
     assert set(pool.strength[of_pool]) == {0.5}
     first = generate(images[rows].transpose(0, 3, 1, 2), labels[rows], strength=0.5, seeds=seeds, **own)
     assert np.array_equal(first.transpose(0, 2, 3, 1), variants)
+    of_place = image_seeds([str(row) for row in range(len(rows))], 0.5, seed=7)
+    by_place = generate(images[rows], labels[rows], strength=0.5, seeds=of_place, **own)
+    assert np.array_equal(generate(images[rows], labels[rows], strength=0.5, seeds=7, **own), by_place)
+    assert not np.array_equal(by_place, variants)
     assert np.array_equal(sample(pool.label[~of_pool], image_size=16, **own), pool.images(~of_pool))
+    assert not np.array_equal(sample(pool.label[~of_pool], image_size=16, seeds=7, **own), pool.images(~of_pool))
     assert np.array_equal(np.stack(list(pool)), pool.images())
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gdacli.sharing.findings import about_copies
 from gdacli.sharing.licenses import license_metadata
 from gdacli.sharing.model_folder import write_model
 from gdacli.sharing.origin import hub_id, source_title
+from gdacli.tables import read_table, write_table
 
 MODEL = Path("data/share/model")
 PAGE = MarkdownIt("commonmark").enable("table").enable("strikethrough")
@@ -99,12 +101,6 @@ def test_a_line_shows_what_was_typed(text):
     assert {child.type for child in children} <= {"text", "text_special"}
 
 
-@given(st.text(alphabet="`a\n", max_size=12))
-def test_a_block_of_code_ends_where_it_should(text):
-    fences = [each for each in PAGE.parse(markdown.fenced(text) + "\nafter") if each.type == "fence"]
-    assert [each.content.rstrip() for each in fences] == [text.rstrip()]
-
-
 @settings(max_examples=10)
 @example(["no", "1.0", "null", "~", "a|b <i>*é", "a\n---\nb", "`", "\x00\x85\u2028", "{{ x }}"], "---\n# a\n")
 @example(["a\x85", "b\u2028c", "\u2029d", "e\nf"], "g\x85")
@@ -126,6 +122,12 @@ def test_cards_are_read_back_as_they_were_meant(names, limits):
     assert [as_read(name) for name in names] == shown[-len(names) - 1 : -1]
     small: Any = DatasetCard(small_card(names, "png", {"seed": 1})).data
     assert DatasetInfo._from_yaml_dict(small.dataset_info).features["cls"].names == names
+
+
+def test_the_name_of_a_licence_is_escaped():
+    terms = {"id": "other", "name": "<b>ours</b> [x](y)", "link": None, "stated_in": "LICENSE"}
+    text = dataset_card(facts(list(ODD_CLASSES), share={**SHARE, "license": terms, "source_license": terms}))
+    assert FRONT.sub("", text).count(f"**{markdown.escaped(terms['name'])}**") == 2
 
 
 def test_a_long_table_is_folded():
@@ -165,7 +167,8 @@ def test_a_source_has_a_name_without_its_folder(tmp_path):
 
 def test_copies_are_said_with_how_many_were_looked_for():
     found = {"images": 9, "exact": 1, "near": 2, "near_looked_for": 5, "near_looked_among": 9}
-    said = about_copies({"memorised": found, "unchanged": {**found, "images": 0}, "side": 8}, "test")
+    copies = {"memorised": found, "unchanged": {**found, "images": 0}, "side": 8}
+    said = about_copies({"copies": copies, "split": "test", "provenance": {"imported": {}}})
     assert said == [
         "1 of 9 images equal a train image other than their source in every pixel; 2 more of 5 that were compared "
         "look like one.",
@@ -222,7 +225,9 @@ def test_the_cards_say_what_was_found(finished):
 
 def test_the_quality_is_in_the_card(finished):
     quality = {
+        "pool": "",
         "strength": 0.5,
+        "diversity": {"between_variants": None, "to_source": 0.1},
         "num_images": 10,
         "frechet": 1.25,
         "kernel": {"mean": 0.01, "sd": 0.1},
@@ -230,11 +235,23 @@ def test_the_quality_is_in_the_card(finished):
         "faithfulness": 97.5,
     }
     few = {**quality, "strength": None, "frechet": None, "kernel": None, "neighbours": None}
-    write_results(quality=[quality, few])
+    few["diversity"] = None
+    results = write_results(quality=[quality, few, {**quality, "pool": "rivals", "strength": 0.7}])
     write()
     rows = cells((SHARED / "README.md").read_text())
+    assert "0.7" not in {row[0] for row in rows}, "of another pool"
     assert ["0.5", "10", "1.250", "0.0100", "0.50", "0.60", "0.70", "0.80", "97.5"] in rows
     assert ["sampled", "10", "-", "-", "-", "-", "-", "-", "97.5"] in rows
+    provenance = {**results["provenance"], "imported": {"rivals": results["provenance"]["pool"]}, "pool": None}
+    write_results(quality=results["quality"], provenance=provenance)
+    shutil.copytree("data/synthetic", "data/pools/rivals")
+    mix = read_table(Path("data/mix/targeted.parquet"))
+    mix["shard"] = [name.replace("data/synthetic", "data/pools/rivals") for name in mix["shard"]]
+    write_table(Path("data/mix/rivals.parquet"), mix)
+    write(arm="rivals")
+    rows = cells((SHARED / "README.md").read_text())
+    assert ["0.7", "10", "1.250", "0.0100", "0.50", "0.60", "0.70", "0.80", "97.5"] in rows
+    assert len([row for row in rows if row[-1] == "97.5"]) == 1
 
 
 def test_a_shared_model_loads_with_timm_and_with_gdacli(finished):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from conftest import CLASSES, Project, encoded, invoke, shape
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,12 @@ from torchvision.datasets import ImageFolder
 
 from gdacli.artifacts import sha256_bytes
 from gdacli.checksums import verify_folder
+from gdacli.exports.card import write_card
 from gdacli.exports.contents import mix_contents
 from gdacli.exports.image_folder import folder_names
 from gdacli.exports.parquet import write_parquet
 from gdacli.images import decode_array
+from gdacli.pool import class_label
 from gdacli.prepared import read_prepared
 from gdacli.shards import Sample, read_shard, write_shard
 from gdacli.tables import read_table, write_table
@@ -325,3 +328,10 @@ def test_folder_names_are_legal_and_in_the_order_of_the_labels(names):
 )
 def test_folder_names_are_the_classes_where_every_reader_sorts_them_so(names, folders):
     assert folder_names(names) == folders
+
+
+def test_the_names_of_classes_are_read_back_as_they_are(tmp_path):
+    names = ["a\u2028b", "1.0", "no", "x: y", "\x85"]
+    write_card(tmp_path, [{"name": "label", "dtype": class_label(names)}], {"train": "train/**"}, [], "")
+    front = yaml.safe_load((tmp_path / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert list(front["dataset_info"]["features"][0]["dtype"]["class_label"]["names"].values()) == names

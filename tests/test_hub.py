@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import READER, STRANGER, TOKEN, Hub, connect, serve
+from hub_server import READER, STRANGER, TOKEN, Hub, commit_of, connect, serve
 
 from gdacli.artifacts import new_directory
 from gdacli.checksums import verify_folder
@@ -77,10 +77,11 @@ def test_only_what_changed_is_sent_and_what_was_ours_is_deleted(hub, tmp_path):
     publish(folder)
     hub.repo(REPO).commits[-1].files["notes.md"] = b"somebody wrote this on the Hub's page"
     changed = {name: content for name, content in FILES.items() if name != "shard-1.tar"} | {"shard-2.tar": b"new"}
+    changed["shard-0.tar"] = FILES["shard-0.tar"][::-1]  # of the same size
     done, tag = publish(write(folder, changed), ("git-0123", "git-0123-content"))
-    assert (done.deleted, done.kept, done.files_sent) == (["shard-1.tar"], ["notes.md"], 2)  # a shard and SHA256SUMS
+    assert (done.deleted, done.kept, done.files_sent) == (["shard-1.tar"], ["notes.md"], 3)  # two shards and SHA256SUMS
     assert set(hub.files(REPO)) == {*changed, "SHA256SUMS", "notes.md"}
-    assert hub.files(REPO)["shard-2.tar"] == b"new"
+    assert (hub.files(REPO)["shard-2.tar"], hub.files(REPO)["shard-0.tar"]) == (b"new", changed["shard-0.tar"])
     assert tag == "git-0123-content"
     assert set(hub.repo(REPO).tags) == {"git-0123", "git-0123-content"}
     assert hub.files(REPO, revision="git-0123").keys() >= {"shard-1.tar"}, "the older version is still there"
@@ -239,9 +240,17 @@ def test_names_of_repositories(repo_id):
 
 
 def test_somebody_else_pushed_at_the_same_time(hub, tmp_path):
-    hub.fail(STEPS["commit"], 412)
+    folder = write(tmp_path / "share")
+    client.create_repository(client.check_login(), REPO, "dataset", False)
+    commits = hub.repo(REPO).commits
+    hub.before[STEPS["commit"]] = lambda: commits.append(
+        commit_of(commits[-1], "theirs", {"notes.md": b"theirs"}, set())
+    )
     with pytest.raises(GdaError, match="somebody else changed the repository at the same time .* run the same command"):
-        publish(write(tmp_path / "share"))
+        publish(folder)
+    assert set(hub.files(REPO)) == {"notes.md"}
+    hub.before.clear()
+    assert publish(folder)[0].kept == ["notes.md"]
 
 
 def test_a_long_wait_is_left_to_the_user(hub):

@@ -1,18 +1,25 @@
 """Pools from elsewhere: images of other tools, and pools that gdacli made in another project."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from conftest import CLASSES, Project, encoded, shape
 
-from gdacli.artifacts import new_directory
+from gdacli.artifacts import new_directory, sha256_bytes
+from gdacli.brought_pools import take_pool
+from gdacli.errors import GdaError
 from gdacli.images import decode_array, encode_png
+from gdacli.prepared import read_prepared
 from gdacli.shards import Sample, read_shard, write_shard
-from gdacli.tables import read_table
+from gdacli.tables import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +207,84 @@ def test_pools_that_do_not_fit_are_one_line_and_change_nothing(ready, generated,
     assert "--name: found 'A b', allowed" in ready("import-pool", str(pool), "--name", "A b").error
 
 
+def published_again(folder: Path, spoil: Callable[[Path, dict, dict], None]) -> Path:
+    """Publish a pool again with its sums in order, after its manifest, index or shards were changed."""
+    with new_directory(folder) as target:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        (target / "SHA256SUMS").unlink()
+        manifest, index = json.loads((folder / "manifest.json").read_text()), read_table(folder / "index.parquet")
+        spoil(target, manifest, index)
+        (target / "manifest.json").write_text(json.dumps(manifest))
+        write_table(target / "index.parquet", index)
+    return folder
+
+
+def say_of_first_sample(target: Path, manifest: dict, index: dict, **changes: Any) -> None:
+    shard = target / manifest["shards"][0]["name"]
+    first, *others = list(read_shard(shard))
+    write_shard(shard, [replace(first, **changes), *others])
+
+
+def first_shard(manifest: dict, name: str) -> None:
+    manifest["shards"][0]["name"] = name
+
+
+def put_held_out_image(target: Path, manifest: dict, index: dict) -> None:
+    """Put the image that the test case left beside the pool in the place of the first one."""
+    content = (target.parent / "test.png").read_bytes()
+    say_of_first_sample(target, manifest, index, image=content)
+    index["sha256"][0] = sha256_bytes(content)
+
+
+HOSTILE = {
+    "parent": (lambda _, manifest, __: first_shard(manifest, "../train-out.tar"), "found the shard '../train-out.tar'"),
+    "absolute": (lambda _, manifest, __: first_shard(manifest, "/etc/train-a.tar"), "found the shard '/etc/train-a"),
+    "not there": (lambda _, manifest, __: first_shard(manifest, "train-none.tar"), "found the shard 'train-none.tar'"),
+    "no list": (lambda _, manifest, __: manifest.pop("shards"), "names no shards or no classes"),
+    "twice": (lambda _, manifest, __: manifest["shards"].append(manifest["shards"][0]), "names a shard twice"),
+    "shard": (lambda _, __, index: index["shard"].__setitem__(0, "../../x.tar"), "is not as index.parquet says"),
+    "label": (lambda _, __, index: index["label"].__setitem__(0, 7), "is not as index.parquet says"),
+    "source": (
+        lambda *pool: say_of_first_sample(*pool, meta={"source_key": "nobody"}),
+        "is not as index.parquet says",
+    ),
+    "column": (lambda _, __, index: index.pop("sha256"), "has no column sha256"),
+    "more": (lambda _, manifest, __: manifest["shards"].pop(), "which is in no shard"),
+    "test image": (put_held_out_image, "1 of its images are test images themselves"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_pool_that_names_other_files_or_contradicts_itself_is_not_taken(generated, tmp_path, monkeypatch, case):
+    spoil, said = HOSTILE[case]
+    pool = Path(shutil.copytree(generated / "data/synthetic", tmp_path / "pool"))
+    held_out = next(read_shard(generated / "data/source/test-000000.tar"))
+    (tmp_path / "test.png").write_bytes(held_out.image)
+    shutil.copyfile(next(pool.glob("train-*.tar")), tmp_path / "train-out.tar")
+    published_again(pool, spoil)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    with pytest.raises(GdaError, match=re.escape(said)):
+        take_pool(pool, "theirs", read_prepared(generated / "data/source"), {"folder": "pool"})
+    assert not [path for path in (tmp_path / "project").rglob("*") if path.is_file()]
+
+
+def test_names_are_checked_before_anything_is_written(ready, generated):
+    pool = generated / "data/synthetic"
+    params = (ready.folder / "params.yaml").read_bytes()
+    assert "another arm 'original'" in ready("import-pool", str(pool), "--arm", "original").error
+    assert "--arm: found 'A b', allowed" in ready("import-pool", str(pool), "--arm", "A b").error
+    assert not list((ready.folder / "data").glob("pools/*/*"))
+    assert (ready.folder / "params.yaml").read_bytes() == params
+    ready.ok(f"import-pool {pool} --name theirs")
+    text = (ready.folder / "params.yaml").read_text()
+    own = text.replace("pool: theirs,", "pool: theirs, num_images: 2,")
+    assert own != text
+    (ready.folder / "params.yaml").write_text(own)
+    ready.ok(f"import-pool {pool} --name theirs")
+    assert (ready.folder / "params.yaml").read_text() == own, "what the arm takes of its pool is the user's to say"
+
+
 def test_images_that_do_not_fit_are_one_line_and_make_nothing(ready, tmp_path):
     test = held_out_keys(ready)[0]
     assert "there is no such folder" in ready("import-pool", str(tmp_path / "none")).error
@@ -265,3 +350,35 @@ def test_the_template_keeps_its_text_when_an_arm_is_added(tmp_path):
     assert "  rival: {add: imported, pool: rival, train: {}}" in changed
     assert len(changed) == 2, changed
     assert not add_arm(path, "rival", {"add": "imported", "pool": "rival", "train": {}})
+
+
+def test_an_imported_arm_is_shared_and_exported_without_a_generated_pool(ready, tmp_path):
+    source = train_keys(ready)[0]
+    folder = rivals(tmp_path / "rival", ["a.png", f"{source}_s0300_v0.png", "b.png"])
+    (tmp_path / "sources.csv").write_text(f"file,source_key\n{CLASSES[2]}/a.png,{source}\n")
+    ready.ok(f"import-pool {folder} --source-keys {tmp_path / 'sources.csv'}", "mix --arm rival")
+    shutil.rmtree(ready.folder / "data/synthetic")
+    params = yaml.safe_load((ready.folder / "params.yaml").read_text())
+    terms = {"id": "cc-by-4.0", "stated_in": "LICENSE"}
+    ready.write(**params | {"push": {"license": terms, "source_license": terms}})
+    push = ("push", "--repo-id", "me/rival", "--arm", "rival", "--include-source", "--dry-run")
+    outcome = ready(*push)
+    assert outcome.code == 0, outcome.stderr
+    card = (ready.folder / "data/share/dataset/README.md").read_text()
+    assert json.loads((ready.folder / "data/share/dataset/manifest.json").read_text())["images"] == {
+        "s0300": 1,
+        "variants": 1,
+        "sampled": 1,
+    }
+    assert re.search(r"\| class +\| strength 0.3 \| variants \| sampled \| all \|", card)
+    assert "Another tool than gdacli made them" in card
+    assert "dvc repro generate" not in card
+    rejected = f"rival:{index_of(ready, 'rival')['key'][0]}"
+    (ready.folder / "rejects.csv").write_text(f"key\n{rejected}\n")
+    said = f"data/mix/rival.parquet lists 1 images that rejects.csv rejects (first: {rejected}): run `gdacli mix --arm"
+    assert said in ready(*push).error
+    export = ("export", "--format", "parquet", "--arm", "rival", "-o", str(tmp_path / "out"))
+    assert said in ready(*export).error
+    ready.ok("mix --arm rival")
+    assert ready(*push).code == 0
+    assert ready(*export).code == 0

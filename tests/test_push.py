@@ -88,12 +88,15 @@ def test_the_tag_is_of_the_git_revision(finished, hub, monkeypatch):
     tag = json.loads(finished(*push).stdout)["dataset"]["tag"]
     assert tag == f"git-{head}"
     assert f"git-{head}" in hub.files("user/digits")["README.md"].decode()
+    wider = json.loads(finished(*push, "--include-source").stdout)["dataset"]["tag"]
+    assert wider.startswith(f"git-{head}-")
+    assert f'"user/digits", "source", revision="{wider}"' in hub.files("user/digits")["README.md"].decode()
     index = finished.folder / "data/synthetic/index.parquet"
     finished.write(push=PUSH | {"limits": "Drawn by a machine."})
     dirty = json.loads(finished(*push).stdout)["dataset"]["tag"]
     assert dirty.startswith(f"git-{head}-dirty-")
     assert index.exists()
-    assert set(hub.repo("user/digits").tags) == {tag, dirty}
+    assert set(hub.repo("user/digits").tags) == {tag, wider, dirty}
     git("checkout", "--quiet", "params.yaml")
     again = json.loads(finished(*push).stdout)["dataset"]["tag"]
     assert again.startswith(f"git-{head}-"), "another commit has the tag: the content tells them apart"

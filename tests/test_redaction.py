@@ -1,8 +1,10 @@
 """Secrets stay out of what is printed, written and shared."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from conftest import Project, invoke
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_project import SHARE, write_finished
 
+from gdacli.console import say
+from gdacli.invocation import show
 from gdacli.redaction import find_secret, redact
 
 HUB = "hf_" + "PlantedInTheEnvironment" + "0123456789A"
@@ -87,6 +91,34 @@ def test_no_secret_is_left(before, text, after):
     assert find_secret(redact(f"{before} {text} {after}", ENVIRONMENT), ENVIRONMENT) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("s3://me:p@ss/w0rd+x@bucket/pool?a=b", "s3://me:***@bucket/pool?a=b"),
+        ("http://localhost:8000/a@b", "http://localhost:8000/a@b"),
+        ("http://localhost:8000 and me@example.org", "http://localhost:8000 and me@example.org"),
+        ("git@host:team/shoes and ssh://git@host/team", "git@host:team/shoes and ssh://git@host/team"),
+    ],
+)
+def test_a_password_ends_at_the_last_at_sign_of_its_address(text, left):
+    assert redact(text, {}) == left
+
+
+def in_json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def in_address(value: str) -> str:
+    return quote(value, safe="")
+
+
+@pytest.mark.parametrize("written", [str, repr, in_json, in_address])
+def test_a_secret_of_the_environment_is_blanked_however_it_is_written(written):
+    value = 'a"b\\c/d é\t9'
+    text = f"found {written(value)} here"
+    assert redact(text, {"STORE_PASSWORD": f"{value}\n"}) in ("found *** here", "found '***' here", 'found "***" here')
+
+
 @pytest.fixture
 def planted(project: Project, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give a finished project in a folder that is named like a token, with secrets in the environment."""
@@ -114,13 +146,14 @@ def test_no_planted_secret_is_printed_or_written(planted, shapes):
         f"generate --debug -S generate.prompts=[{HUB}]",
         f"train --debug -S train.lr={AWS}",
         f"mix --debug -S arms.{HUB}.train={{}}",
+        f"import-pool {planted.folder.parent} --debug",
     ]
     failed = 0
     for command in commands:
         outcome = planted(*command.split())
         failed += outcome.code != 0
         assert not any(secret in outcome.stdout + outcome.stderr for secret in PLANTED), command
-    assert failed == 8
+    assert failed == 9
     written = [path for path in planted.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in written} >= {".tar", ".json", ".md", ".csv", ".parquet", ".safetensors", ".yaml"}
     for path in written:
@@ -148,6 +181,16 @@ def test_params_hold_no_secret(project, monkeypatch, sections, field):
     outcome = project("prepare", "--debug")
     assert outcome.error.startswith(f"params.yaml: {field}: holds ")
     assert not any(secret in outcome.stderr for secret in PLANTED)
+
+
+def test_results_and_lines_hold_no_secret(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", HUB)
+    for as_json in (False, True):
+        show({"found": HUB}, lambda result: f"found {result['found']}", as_json)
+    say(f"note: {HUB}")
+    shown = capsys.readouterr()
+    assert HUB not in shown.out + shown.err
+    assert (shown.out.count("***"), shown.err) == (2, "note: ***\n")
 
 
 def test_a_traceback_holds_no_secret(project, monkeypatch):

@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.exports.contents import Contents
-
-
-def class_label(class_names: Sequence[str]) -> dict[str, Any]:
-    """Return the type of a column of labels."""
-    return {"class_label": {"names": {str(label): name for label, name in enumerate(class_names)}}}
+from gdacli.pool import front_matter
 
 
 def write_card(
@@ -30,8 +26,6 @@ def write_card(
         notes: what a reader must know besides, in Markdown.
         config: further options of the Hub's loader.
     """
-    import yaml
-
     features = [dict(feature) for feature in features]
     front = {
         "tags": ["synthetic"],
@@ -48,7 +42,6 @@ def write_card(
     counts = ", ".join(
         f"{split.split} {split.num_images} ({int(split.repeats[split.synthetic].sum())} synthetic)" for split in splits
     )
-    text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     (folder / "README.md").write_text(
-        f"---\n{text}---\nExported by gdacli. Images: {counts}.\n\n{notes}\n", encoding="utf-8"
+        f"{front_matter(front)}Exported by gdacli. Images: {counts}.\n\n{notes}\n", encoding="utf-8"
     )

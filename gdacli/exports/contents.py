@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from gdacli.artifacts import require
 from gdacli.errors import GdaError
 from gdacli.image_index import ImageIndex, References, read_references
-from gdacli.paths import REJECTS
+from gdacli.pools import check_vetoes
 from gdacli.prepared import Prepared
 from gdacli.published import INDEX
 from gdacli.rng import derive_seed
@@ -141,15 +141,12 @@ def mix_contents(table: Path, rejects: Collection[str]) -> Contents:
     Raises:
         GdaError: the mix is damaged, or older than a veto.
     """
-    columns = read_columns(table, ["key", "label", "origin", "repeats"])
+    columns = read_columns(table, ["key", "label", "origin", "repeats", "shard"])
     synthetic = pc.equal(columns["origin"], "synthetic").to_numpy()
-    made = columns["key"].filter(pc.equal(columns["origin"], "synthetic"))
-    vetoed = made.filter(pc.is_in(made, pa.array(sorted(rejects), made.type)))
-    if len(vetoed):
-        raise GdaError(
-            f"{table} lists {len(vetoed)} images that {REJECTS} rejects (first: {vetoed[0]}): run "
-            f"`gdacli mix --arm {table.stem}`"
-        )
+    if rejects:
+        made = columns.filter(pc.equal(columns["origin"], "synthetic"))
+        images = zip(made["key"].to_pylist(), made["shard"].to_pylist(), strict=True)
+        check_vetoes(table, images, rejects, f"`gdacli mix --arm {table.stem}`")
     references = read_references(table, origin="the mix", command=f"gdacli mix --arm {table.stem}")
     return _contents(
         "train", references, columns["label"].to_numpy(), synthetic, columns["repeats"].to_numpy().astype(np.int64)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.errors import GdaError
-from gdacli.exports.card import class_label, write_card
+from gdacli.exports.card import write_card
 from gdacli.exports.contents import Contents
+from gdacli.pool import class_label
 
 CLASSES, CLASS_MAP = "classes.txt", "class_map.txt"
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gdacli.exports.card import class_label, write_card
+from gdacli.exports.card import write_card
 from gdacli.exports.contents import Contents, ExportedImage
+from gdacli.pool import class_label
 
 FILE_BYTES = 400 * 1024**2
 """Of images in a file; the Hub's own viewer converts to files of up to 500 MB."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gdacli.artifacts import write_json
-from gdacli.exports.card import class_label, write_card
+from gdacli.exports.card import write_card
 from gdacli.exports.contents import Contents
+from gdacli.pool import class_label
 from gdacli.shards import Sample, Shard, write_shard
-
-TIMM_INFO = "_info.json"
+from gdacli.timm_info import TIMM_INFO, timm_info
 
 
 def write_webdataset(
@@ -38,16 +38,8 @@ def write_webdataset(
             advance()
 
     shards = {split.split: _write_shards(folder, split.split, samples(split), shard_size) for split in splits}
-    info = {
-        name: {
-            "name": name,
-            "num_samples": sum(shard.count for shard in written),
-            "filenames": [shard.name for shard in written],
-            "shard_lengths": [shard.count for shard in written],
-        }
-        for name, written in shards.items()
-    }
-    write_json(folder / TIMM_INFO, {"splits": info})
+    info = timm_info({name: [(shard.name, shard.count) for shard in written] for name, written in shards.items()})
+    write_json(folder / TIMM_INFO, info)
     kinds = sorted(extensions)
     features: list[dict[str, Any]] = [
         {"name": "__key__", "dtype": "string"},

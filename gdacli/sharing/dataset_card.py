@@ -15,7 +15,7 @@ from gdacli.sharing import markdown
 from gdacli.sharing.findings import Found, about_arms, about_copies, arm_rows, quality_rows
 from gdacli.sharing.licenses import license_metadata
 from gdacli.sharing.pictures import GALLERY, shown_classes
-from gdacli.sharing.shared_pool import SAMPLED
+from gdacli.sharing.shared_pool import SAMPLED, VARIED, kind_title
 
 SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B")]  # fmt: skip
@@ -190,7 +190,7 @@ def _text(facts: DatasetFacts) -> str:
         quality=quality_rows(results) if results and results["quality"] else None,
         compared=arm_rows(results) if results else None,
         about_arms=about_arms(results) if results else None,
-        copies=about_copies(results["copies"], results["split"]) if results else [],
+        copies=about_copies(results) if results else [],
         sampled=SAMPLED in facts.counts,
         git=_commit(facts.revision),
         version=__version__,
@@ -213,6 +213,9 @@ def _made(facts: DatasetFacts) -> list[list[str]]:
     settings, model = manifest.get("settings", {}), manifest.get("model", {})
     backend = _backend(manifest)
     rows = [["setting", "value"]]
+    if imported := manifest.get("imported_from"):
+        whence = f"the dataset {imported['repo_id']}" if "repo_id" in imported else "a folder of images"
+        rows.append(["brought in from", whence])
     if backend:
         rows.append(["generator", f"{_GENERATORS.get(backend, 'a generator of the project')} ({backend})"])
     if model.get("name"):
@@ -229,7 +232,7 @@ def _made(facts: DatasetFacts) -> list[list[str]]:
     if settings.get("class_prompts"):
         listed = (f"{name}: {' / '.join(texts)}" for name, texts in settings["class_prompts"].items())
         rows.append(["prompts of classes", "; ".join(listed)])
-    strengths = [f"{int(kind[1:]) / 1000:g}" for kind in facts.counts if kind != SAMPLED]
+    strengths = [kind_title(kind) for kind in facts.counts if kind not in (SAMPLED, VARIED)]
     if strengths:
         rows.append(["strengths", ", ".join(strengths)])
     for name, title in _SETTINGS.items():
@@ -247,7 +250,7 @@ def _made(facts: DatasetFacts) -> list[list[str]]:
 
 
 def _count_rows(counts: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list[str]]:
-    titles = [kind if kind == SAMPLED else f"strength {int(kind[1:]) / 1000:g}" for kind in counts]
+    titles = [kind if kind in (SAMPLED, VARIED) else f"strength {kind_title(kind)}" for kind in counts]
     rows = [["class", *titles, "all"]]
     columns = list(counts.values())
     for label, name in enumerate(names):

@@ -21,12 +21,10 @@ from gdacli.sharing.origin import hub_id, source_title, write_project_files
 from gdacli.sharing.pictures import GALLERY, gallery
 from gdacli.sharing.shared_pool import SharedPool, link_file, manifest_of, read_shared, write_shards
 from gdacli.tables import write_csv, write_table
+from gdacli.timm_info import TIMM_INFO, timm_info
 
 SOURCE_CONFIG = "source"
 """The configuration, and the folder, of the originals."""
-
-TIMM_INFO = "_info.json"
-"""By which timm finds the shards of a split, and their sizes."""
 
 
 def write_dataset(
@@ -72,7 +70,7 @@ def write_dataset(
         manifest = manifest_of(shared, shards)
         write_json(temporary / MANIFEST, manifest)
         _write_index(shared, temporary)
-        write_json(temporary / TIMM_INFO, timm_info(configs))
+        write_json(temporary / TIMM_INFO, timm_info(_timm_splits(configs)))
         (temporary / GALLERY).write_bytes(gallery(shared, prepared if include_source else None))
         write_project_files(temporary)
         original_id = hub_id(data_source)
@@ -129,8 +127,8 @@ def check_licenses(share: Mapping[str, Any], manifest: Mapping[str, Any], *, inc
             )
 
 
-def timm_info(configs: Sequence[Config]) -> dict[str, Any]:
-    """Return the `_info.json` by which timm reads shards: a split's files and how many images each has.
+def _timm_splits(configs: Sequence[Config]) -> dict[str, list[tuple[str, int]]]:
+    """Return the splits that timm finds, with the paths and sizes of their shards.
 
     Beside the splits of the synthetic images there are, where the originals are shared, `source` (their train split),
     `augmented` (both), `validation` and `test`.
@@ -144,17 +142,7 @@ def timm_info(configs: Sequence[Config]) -> dict[str, Any]:
         files["source"] = own.pop("train")
         files["augmented"] = files["source"] + files["train"]
         files |= own
-    return {
-        "splits": {
-            name: {
-                "name": name,
-                "num_samples": sum(count for _, count in shards),
-                "filenames": [file for file, _ in shards],
-                "shard_lengths": [count for _, count in shards],
-            }
-            for name, shards in files.items()
-        }
-    }
+    return files
 
 
 def _config(name: str, root: Path, folder: str, splits: Mapping[str, list[Shard]]) -> Config:

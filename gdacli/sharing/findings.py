@@ -9,7 +9,8 @@ import yaml
 from gdacli.artifacts import read_json, sha256_file
 from gdacli.cleanliness import LEAST_TELLING_SIDE
 from gdacli.metrics import Estimate
-from gdacli.paths import EVALUATION
+from gdacli.paths import EVALUATION, SYNTHETIC
+from gdacli.sharing.shared_pool import SAMPLED, VARIED
 from gdacli.wording import points, spread
 
 Found = tuple[dict[str, Any] | None, str | None]
@@ -24,13 +25,15 @@ _LIKE = {
 
 
 def findings_of_pool(folder: Path) -> Found:
-    """Return what was found of the pool in a folder, and of the arms that train on it."""
+    """Return what was found of the pool in a folder, with the quality of no other, and of the arms that train on it."""
     results = _results()
     if results is None:
         return None, "It was not evaluated."
-    if results["provenance"]["pool"] != sha256_file(folder / "manifest.json"):
+    name = "" if folder == SYNTHETIC else folder.name
+    evaluated = {"": results["provenance"]["pool"], **results["provenance"]["imported"]}
+    if evaluated.get(name) != sha256_file(folder / "manifest.json"):
         return None, "The evaluation at hand is of another version of the images; its figures are left out."
-    return results, None
+    return {**results, "quality": [each for each in results["quality"] if each["pool"] == name]}, None
 
 
 def findings_of_training(name: str, weights: Path) -> Found:
@@ -57,8 +60,9 @@ def dvc_md5(path: Path) -> str | None:
     return next((out.get("md5") for out in outs if out["path"] == str(path)), None)
 
 
-def about_copies(copies: Mapping[str, Any], split: str) -> list[str]:
+def about_copies(results: Mapping[str, Any]) -> list[str]:
     """Say how many synthetic images look like real ones, a sentence for each comparison."""
+    copies, split = results["copies"], results["split"]
     said = []
     for name, like in _LIKE.items():
         found = copies.get(name)
@@ -69,6 +73,8 @@ def about_copies(copies: Mapping[str, Any], split: str) -> list[str]:
             f"{found['exact']} of {found['images']} images equal {like.format(split=split)} in every pixel; "
             f"{found['near']} more{of} look like one."
         )
+    if said and results["provenance"]["imported"]:
+        said.append("These numbers are of all pools that were evaluated together.")
     if said and copies["side"] < LEAST_TELLING_SIDE:
         said.append(
             f"They were compared at {copies['side']} x {copies['side']} pixels: there unrelated images look alike too."
@@ -102,7 +108,7 @@ def quality_rows(results: Mapping[str, Any]) -> list[list[str]]:
         near, kernel = each["neighbours"] or {}, each["kernel"] or {}
         rows.append(
             [
-                "sampled" if each["strength"] is None else f"{each['strength']:g}",
+                f"{each['strength']:g}" if each["strength"] is not None else VARIED if each["diversity"] else SAMPLED,
                 str(each["num_images"]),
                 points(each["frechet"], 3),
                 points(kernel.get("mean"), 4),

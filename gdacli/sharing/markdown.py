@@ -31,10 +31,3 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 def _inline(text: object) -> str:
     line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
     return re.sub("[&<>]", lambda found: _HTML[found[0]], _SPECIAL.sub(r"\\\1", line))
-
-
-def fenced(text: str, language: str = "") -> str:
-    """Return a block of code that its own content cannot end."""
-    longest = max((len(found) for found in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

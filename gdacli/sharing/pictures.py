@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gdacli.arms import source_of
 from gdacli.galleries import Place, read_images
 from gdacli.grid import contact_sheet
 from gdacli.prepared import Prepared
-from gdacli.sharing.shared_pool import SAMPLED, SharedPool, kind_of
+from gdacli.sharing.shared_pool import SAMPLED, SharedPool, kind_title
 
 GALLERY = "gallery.png"
 
@@ -35,35 +34,35 @@ def gallery(shared: SharedPool, prepared: Prepared | None) -> bytes:
     names = shared.manifest["class_names"]
     kinds = list(shared.counts())
     of_class: dict[int, dict[str, list[str]]] = {}
+    source_of = dict(zip(shared.keys, shared.sources, strict=True))
+    kind_of = dict(zip(shared.keys, shared.kinds, strict=True))
     for key, label in zip(shared.keys, shared.index["label"].to_pylist(), strict=True):
-        of_class.setdefault(label, {}).setdefault(_source(key), []).append(key)
+        of_class.setdefault(label, {}).setdefault(source_of[key] or key, []).append(key)  # one without stands alone
     width = len(kinds) + (prepared is not None)
     groups = max(1, _COLUMNS // width)
-    keys = {label: _places(of_class.get(label, {}), kinds, groups) for label in shown_classes(len(names))}
+    keys = {label: _places(of_class.get(label, {}), kinds, kind_of, groups) for label in shown_classes(len(names))}
     shard_of = dict(zip(shared.keys, shared.index["shard"].to_pylist(), strict=True))
     made = _by_key(read_images((shared.folder / shard_of[key], key) for row in keys.values() for key in row if key))
-    originals = _originals(prepared, [_source(key) for row in keys.values() for key in row if key]) if prepared else {}
-    rows = [(names[label], _row(row, kinds, made, originals, prepared is not None)) for label, row in keys.items()]
-    titles = ["source"] * (prepared is not None) + [_title(kind) for kind in kinds]
+    shown = [source_of[key] for row in keys.values() for key in row if key]
+    originals = _originals(prepared, shown) if prepared else {}
+    beside = {key: originals.get(source) for key, source in source_of.items()} if prepared else None
+    rows = [(names[label], _row(row, len(kinds), made, beside)) for label, row in keys.items()]
+    titles = ["source"] * (prepared is not None) + [kind_title(kind) for kind in kinds]
     return contact_sheet(rows, titles * groups, cell=_CELL)
 
 
-def _source(key: str) -> str:
-    """Return the source's key; a sampled image stands alone."""
-    found = source_of(key)
-    return key if found is None else found[0]
-
-
-def _places(by_source: Mapping[str, Sequence[str]], kinds: Sequence[str], groups: int) -> list[str | None]:
+def _places(
+    by_source: Mapping[str, Sequence[str]], kinds: Sequence[str], kind_of: Mapping[str, str], groups: int
+) -> list[str | None]:
     """Return for each group of columns a key per kind, None where the source has no such variant."""
     sources = list(by_source)
     if set(kinds) == {SAMPLED} or SAMPLED not in kinds:
-        complete = [source for source in sources if len({kind_of(key) for key in by_source[source]}) == len(kinds)]
+        complete = [source for source in sources if len({kind_of[key] for key in by_source[source]}) == len(kinds)]
         sources = complete or sources
     chosen = [sources[number] for number in _spread(len(sources), groups)]
     places: list[str | None] = []
     for source in chosen:
-        variants = {kind_of(key): key for key in reversed(by_source[source])}
+        variants = {kind_of[key]: key for key in reversed(by_source[source])}
         places += [variants.get(kind) for kind in kinds]
     return places + [None] * (groups * len(kinds) - len(places))
 
@@ -74,17 +73,16 @@ def _spread(count: int, wanted: int) -> list[int]:
 
 def _row(
     places: Sequence[str | None],
-    kinds: Sequence[str],
+    num_kinds: int,
     made: Mapping[str, np.ndarray],
-    originals: Mapping[str, np.ndarray],
-    with_originals: bool,
+    beside: Mapping[str, np.ndarray | None] | None,
 ) -> list[np.ndarray | None]:
+    """Return the images of a row, before each group the original of its source, where `beside` has some."""
     images: list[np.ndarray | None] = []
-    for start in range(0, len(places), len(kinds)):
-        group = places[start : start + len(kinds)]
-        if with_originals:
-            source = next((_source(key) for key in group if key), "")
-            images.append(originals.get(source))
+    for start in range(0, len(places), num_kinds):
+        group = places[start : start + num_kinds]
+        if beside is not None:
+            images.append(next((beside[key] for key in group if key), None))
         images += [made[key] if key else None for key in group]
     return images
 
@@ -97,7 +95,3 @@ def _originals(prepared: Prepared, keys: Sequence[str]) -> dict[str, np.ndarray]
 
 def _by_key(images: Mapping[Place, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: image for (_, key), image in images.items()}
-
-
-def _title(kind: str) -> str:
-    return kind if kind == SAMPLED else f"{int(kind[1:]) / 1000:g}"

@@ -2,18 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gdacli.arms import source_of
 from gdacli.artifacts import read_json, require, sha256_bytes, sha256_file
 from gdacli.errors import GdaError
 from gdacli.paths import REJECTS, SYNTHETIC, mix_file
+from gdacli.pools import UNKNOWN, check_vetoes, read_pool
 from gdacli.provenance import without_folders
 from gdacli.published import INDEX, MANIFEST
 from gdacli.rejects import read_left_out
@@ -22,6 +23,9 @@ from gdacli.tables import read_columns, read_table
 
 SAMPLED = "sampled"
 """The kind of images without a source; the others' is their strength, `s0500`."""
+
+VARIED = "variants"
+"""The kind of images with a source whose strength is not known, as other tools make them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class SharedPool:
     """Of the whole pool."""
     index: pa.Table
     """The rows of `index.parquet` that are shared, in its order."""
+    sources: list[str]
+    """Key of the source of each shared image; empty without one."""
+    kinds: list[str]
+    """What sort of image each is: see `SAMPLED`."""
     num_pool: int
     """Images in the whole pool."""
 
@@ -42,21 +50,35 @@ class SharedPool:
         return self.index["key"].to_pylist()
 
     def counts(self) -> dict[str, np.ndarray]:
-        """Count the shared images: kind -> number per class, int64 [C], by rising strength, sampled ones last."""
+        """Count the shared images: kind -> number per class, int64 [C], by rising strength, unknown and none last."""
         labels = self.index["label"].to_numpy()
-        kinds = np.array([kind_of(key) for key in self.keys])
+        kinds = np.array(self.kinds)
         num_classes = len(self.manifest["class_names"])
-        return {kind: np.bincount(labels[kinds == kind], minlength=num_classes) for kind in sorted(set(kinds.tolist()))}
+        return {kind: np.bincount(labels[kinds == kind], minlength=num_classes) for kind in _ordered(self.kinds)}
 
 
-def kind_of(key: str) -> str:
-    """Return what sort of image a key of a pool names.
+def _ordered(kinds: Iterable[str]) -> list[str]:
+    return sorted(set(kinds), key=lambda kind: (kind == SAMPLED, kind == VARIED, kind))
 
-    >>> kind_of("cat-1_s0500_v0"), kind_of("sampled_00000007")
-    ('s0500', 'sampled')
+
+def kind_of(source: str, strength: int) -> str:
+    """Return what sort of image one of a source, empty for none, and of a strength in thousandths is.
+
+    >>> kind_of("cat-1", 500), kind_of("cat-1", UNKNOWN), kind_of("", 1000)
+    ('s0500', 'variants', 'sampled')
     """
-    found = source_of(key)
-    return SAMPLED if found is None else f"s{found[1]:04d}"
+    if not source:
+        return SAMPLED
+    return VARIED if strength == UNKNOWN else f"s{strength:04d}"
+
+
+def kind_title(kind: str) -> str:
+    """Return what a table or a picture calls a kind.
+
+    >>> kind_title("s0500"), kind_title("sampled")
+    ('0.5', 'sampled')
+    """
+    return kind if kind in (SAMPLED, VARIED) else f"{int(kind[1:]) / 1000:g}"
 
 
 def read_shared(arm: str | None) -> SharedPool:
@@ -66,11 +88,13 @@ def read_shared(arm: str | None) -> SharedPool:
         arm: whose added images; None takes the whole pool without those that `rejects.csv` vetoes.
 
     Raises:
-        GdaError: there is no pool, no mix of the arm, the mix lists other images than the pool holds, or none is left.
+        GdaError: there is no pool, no mix of the arm, the mix lists other images than the pool holds, or vetoed ones,
+            or none is left.
     """
     folder, wanted = (SYNTHETIC, None) if arm is None else _added(arm)
-    manifest = read_json(require(folder / MANIFEST, "gdacli generate"))
-    index = read_columns(require(folder / INDEX, "gdacli generate"))
+    how = "gdacli generate" if folder == SYNTHETIC else "gdacli pull` or `gdacli import-pool"
+    manifest = read_json(require(folder / MANIFEST, how))
+    index = read_columns(require(folder / INDEX, how))
     keys = index["key"].to_pylist()
     if wanted is None:
         vetoed = read_left_out(REJECTS)
@@ -82,17 +106,38 @@ def read_shared(arm: str | None) -> SharedPool:
                 f"{mix_file(str(arm))} lists {len(wanted) - sum(kept)} images that {folder} does not hold: run "
                 f"`gdacli mix --arm {arm}`, or `dvc checkout`"
             )
-    shared = SharedPool(folder, manifest, index.filter(pa.array(kept, pa.bool_())), len(keys))
+    pool = read_pool(None if folder == SYNTHETIC else folder.name)
+    kinds = map(kind_of, pool["source_key"], pool["strength"].tolist())
+    shared = SharedPool(
+        folder,
+        manifest,
+        index.filter(pa.array(kept, pa.bool_())),
+        sources=list(compress(pool["source_key"], kept)),
+        kinds=list(compress(kinds, kept)),
+        num_pool=len(keys),
+    )
     if not shared.index.num_rows:
-        raise GdaError(f"{folder} has no image to share: {len(keys)} are in the pool, {REJECTS} vetoes all of them")
+        why = f"{REJECTS} vetoes all of its {len(keys)}" if keys else "it is empty: give --arm for an arm of another"
+        raise GdaError(f"{folder} has no image to share: {why}")
     return shared
+
+
+def pool_of(arm: str | None) -> Path:
+    """Return the folder of the pool whose images are shared; `arm` as of `read_shared`.
+
+    Raises:
+        GdaError: there is no mix of the arm, or it adds no image, or images of several pools.
+    """
+    return SYNTHETIC if arm is None else _added(arm)[0]
 
 
 def _added(arm: str) -> tuple[Path, dict[str, str]]:
     """Return the pool of an arm's added images, and their SHA-256 by key."""
     mix = read_table(require(mix_file(arm), f"gdacli mix --arm {arm}"))
-    columns = zip(mix["key"], mix["sha256"], mix["shard"], mix["origin"], strict=True)
+    columns = list(zip(mix["key"], mix["sha256"], mix["shard"], mix["origin"], strict=True))
     added = {key: (sha256, Path(shard).parent) for key, sha256, shard, origin in columns if origin != "source"}
+    images = ((key, shard) for key, _, shard, origin in columns if origin != "source")
+    check_vetoes(mix_file(arm), images, read_left_out(REJECTS), f"`gdacli mix --arm {arm}`")
     folders = {folder for _, folder in added.values()}
     if len(folders) != 1:
         found = "no image" if not folders else f"images of {len(folders)} pools"

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from gdacli.brought_pools import brought_in, check_name, is_pool, pool_name, said, take_pool
+from gdacli.brought_pools import brought_in, check_names, is_pool, pool_name, said, take_pool
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.imported_images import import_images
 from gdacli.params import Params
 from gdacli.paths import SOURCE
 from gdacli.prepared import read_prepared
+from gdacli.redaction import find_secret
 
 
 def run(
@@ -30,9 +31,11 @@ def run(
     folder = folder.expanduser()
     if not folder.exists():
         raise GdaError(f"{folder}: there is no such folder: name one with images, tables or shards")
+    if kind := find_secret(folder.resolve().name):
+        raise GdaError(f"FOLDER: its name holds {kind}, and would stand in the manifest: rename it")
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(folder.resolve().name)
-    check_name(name, {"folder": folder.resolve().name})
+    check_names(name, arm or name, {"folder": folder.resolve().name}, Path(FILE))
     if is_pool(folder):
         if source_keys is not None:
             raise GdaError(f"--source-keys: {folder} is a pool of gdacli's, which names its sources: leave it out")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gdacli.brought_pools import POOL_FILES, brought_in, check_name, is_pool, pool_name, said, take_pool
+from gdacli.brought_pools import POOL_FILES, brought_in, check_names, is_pool, pool_name, said, take_pool
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.params import Params
@@ -29,7 +29,7 @@ def run(
     """
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(repo_id.rpartition("/")[2])
-    check_name(name, {"repo_id": repo_id})
+    check_names(name, arm or name, {"repo_id": repo_id}, Path(FILE))
     folder, commit = download(repo_id, revision, files=POOL_FILES)
     if not is_pool(folder):
         raise GdaError(

@@ -16,6 +16,7 @@ from gdacli.sharing.dataset_folder import check_licenses, write_dataset
 from gdacli.sharing.model_folder import check_license, write_model
 from gdacli.sharing.origin import PROJECT_FILES
 from gdacli.sharing.revision import revision_name
+from gdacli.sharing.shared_pool import pool_of
 from gdacli.sharing.uploads import upload
 
 
@@ -57,10 +58,10 @@ def run(
     objectives = {name: params.train_of(name).objective for name in arms}
     model_arm = arm or main_arm(arms, objectives) or params.compare.arms[0]
     model_seed = params.compare.seeds[0] if seed is None else seed
-    share = params.push.of_cards()
+    share, pool = params.push.of_cards(), SYNTHETIC
     if "dataset" in kinds:
-        manifest = read_json(require(SYNTHETIC / MANIFEST, "gdacli generate"))
-        check_licenses(share, manifest, include_source=include_source)
+        pool = pool_of(arm)
+        check_licenses(share, read_json(require(pool / MANIFEST, "gdacli generate")), include_source=include_source)
     if "model" in kinds:
         check_license(share)
     login = None if dry_run else hub.check_login()
@@ -80,14 +81,15 @@ def run(
     }
     training = TRAIN / run_name(model_arm, model_seed)
     write: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, Any], list[Path]]] = {
-        "dataset": (write_dataset, dataset, [SYNTHETIC / CHECKSUMS, REJECTS, *([mix_file(arm)] if arm else [])]),
+        "dataset": (write_dataset, dataset, [pool / CHECKSUMS, REJECTS, *([mix_file(arm)] if arm else [])]),
         "model": (write_model, model, [training / CHECKSUMS, mix_file(model_arm)]),
     }
     result: dict[str, Any] = {"repo_id": repo_id, "dry_run": dry_run}
     for kind in kinds:
         write_folder, options, made_from = write[kind]
         project = [Path(name) for name in PROJECT_FILES] + [EVALUATION / CHECKSUMS]
-        revision = revision_name(project + made_from, f"{repo_id} {sorted(options.items())}")
+        usual = arm is None and not include_source if kind == "dataset" else arm is None and seed is None
+        revision = revision_name(project + made_from, f"{repo_id} {sorted(options.items())}", usual=usual)
         folder = SHARE / kind
         written = write_folder(
             folder, repo_id=repo_id, revision=revision, share=share, data_source=params.data.source, **options
