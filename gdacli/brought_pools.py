@@ -12,7 +12,7 @@ from gdacli.artifacts import CHECKSUMS, new_directory, read_json, write_json, wr
 from gdacli.checksums import verify_folder
 from gdacli.console import progress, say
 from gdacli.errors import GdaError
-from gdacli.params_file import add_arm
+from gdacli.params_file import add_arm, check_arm
 from gdacli.paths import POOLS
 from gdacli.pool import dataset_card
 from gdacli.prepared import Prepared
@@ -76,7 +76,7 @@ def _said(origin: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(origin.items())) or "of unknown origin"
 
 
-def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, str]) -> Brought:
+def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, str], where: str) -> Brought:
     """Copy a pool of gdacli's into `data/pools/<name>`, once it is known to be whole and made of the prepared images.
 
     Args:
@@ -84,6 +84,7 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
         name: of the pool in the project.
         prepared: the real images.
         origin: where it comes from, for the manifest.
+        where: what the user calls it, for messages.
 
     Raises:
         GdaError: it is damaged, of other classes, or of other sources.
@@ -95,11 +96,11 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
     if damaged:
         raise GdaError(f"{damaged[0].file}: {damaged[0].problem}: bring it here again")
     if manifest["class_names"] != prepared.class_names:
-        raise GdaError(_other_classes(folder, manifest["class_names"], prepared.class_names))
+        raise GdaError(_other_classes(where, manifest["class_names"], prepared.class_names))
     index = read_table(folder / INDEX)
     variants = [source_of(key) for key in index["key"]]
     sources = index.get("source_key", [variant[0] if variant else "" for variant in variants])
-    check_sources(sources, prepared, str(folder))
+    check_sources(sources, prepared, where)
     with new_directory(POOLS / name) as target, progress(f"pool {name}", len(names), "shards") as advance:
         for shard in names:
             shutil.copyfile(folder / shard, target / shard)
@@ -113,9 +114,22 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
     return Brought(name, len(sources), sum(map(bool, sources)), num_other_sources=others)
 
 
+def _entry(pool: str) -> dict[str, Any]:
+    return {"add": "imported", "pool": pool, "train": {}}
+
+
+def check_new_arm(params_file: Path, arm: str, pool: str) -> None:
+    """Check, before a pool is brought in, that an arm that takes it can be added to `params.yaml`.
+
+    Raises:
+        GdaError: its name is none, or another arm has it.
+    """
+    check_arm(params_file, arm, _entry(pool))
+
+
 def brought_in(brought: Brought, params_file: Path, arm: str) -> dict[str, Any]:
     """Name an arm that takes a pool in `params.yaml`; returns what was brought in, as a command's result."""
-    added = add_arm(params_file, arm, {"add": "imported", "pool": brought.name, "train": {}})
+    added = add_arm(params_file, arm, _entry(brought.name))
     if brought.num_other_sources:
         say(
             f"warning: {brought.num_other_sources} sources have other bytes here than where the images were made: "
@@ -133,7 +147,7 @@ def said(result: Mapping[str, Any]) -> str:
     )
     return (
         f"{result['num_images']} images ({sources}{skipped}) -> {result['folder']}\n"
-        f"arm {result['arm']}: {where} params.yaml; `dvc repro` trains it\n"
+        f"arm {result['arm']}: {where}; `dvc repro` trains it\n"
         f"keep the images with the project: dvc add {result['folder']}"
     )
 
@@ -159,7 +173,7 @@ def check_sources(sources: Iterable[str], prepared: Prepared, where: str) -> Non
         )
 
 
-def _other_classes(where: Path | str, found: list[str], ours: list[str]) -> str:
+def _other_classes(where: str, found: list[str], ours: list[str]) -> str:
     pairs = enumerate(zip([*found, None], [*ours, None], strict=False))
     place, (theirs, own) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
     return (

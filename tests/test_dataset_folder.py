@@ -122,6 +122,12 @@ def test_an_arm_of_an_imported_pool_shares_that_pool(copy):
     mix["shard"] = [name.replace("data/synthetic", "data/pools/rivals") for name in mix["shard"]]
     write_table(Path("data/mix/rivals.parquet"), mix)
     assert read_shared("rivals").folder == Path("data/pools/rivals")
+    manifest = read_json(Path("data/pools/rivals/manifest.json"))
+    made_elsewhere = {key: manifest[key] for key in ("class_names", "num_images", "shards")}
+    write_json(Path("data/pools/rivals/manifest.json"), made_elsewhere)
+    with pytest.raises(GdaError, match="--arm rivals: its images were made by another tool"):
+        read_shared("rivals")
+    write_json(Path("data/pools/rivals/manifest.json"), manifest)
     (copy / "data/mix/targeted.parquet").unlink()
     write_table(Path("data/mix/targeted.parquet"), {**mix, "sha256": ["f" * 64] * len(mix["key"])})
     with pytest.raises(GdaError, match=r"images that data/pools/rivals does not hold: run `gdacli mix --arm targeted`"):

@@ -70,6 +70,11 @@ def read_shared(arm: str | None) -> SharedPool:
     """
     folder, wanted = (SYNTHETIC, None) if arm is None else _added(arm)
     manifest = read_json(require(folder / MANIFEST, "gdacli generate"))
+    if "model" not in manifest:
+        raise GdaError(
+            f"--arm {arm}: its images were made by another tool ({folder}), and a card would not know how: share them "
+            "where they come from; a push shares images that gdacli made"
+        )
     index = read_columns(require(folder / INDEX, "gdacli generate"))
     keys = index["key"].to_pylist()
     if wanted is None:
@@ -84,7 +89,8 @@ def read_shared(arm: str | None) -> SharedPool:
             )
     shared = SharedPool(folder, manifest, index.filter(pa.array(kept, pa.bool_())), len(keys))
     if not shared.index.num_rows:
-        raise GdaError(f"{folder} has no image to share: {len(keys)} are in the pool, {REJECTS} vetoes all of them")
+        why = f"{REJECTS} vetoes all of its {len(keys)} images" if keys else "nothing was generated"
+        raise GdaError(f"{folder} has no image to share: {why}: leave it out with --what model, or name an --arm")
     return shared
 
 

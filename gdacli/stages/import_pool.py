@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gdacli.brought_pools import brought_in, check_name, is_pool, pool_name, said, take_pool
+from gdacli.brought_pools import brought_in, check_name, check_new_arm, is_pool, pool_name, said, take_pool
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.imported_images import import_images
@@ -33,10 +33,11 @@ def run(
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(folder.resolve().name)
     check_name(name, {"folder": folder.resolve().name})
+    check_new_arm(Path(FILE), arm or name, name)
     if is_pool(folder):
         if source_keys is not None:
             raise GdaError(f"--source-keys: {folder} is a pool of gdacli's, which names its sources: leave it out")
-        brought = take_pool(folder, name, prepared, {"folder": folder.resolve().name})
+        brought = take_pool(folder, name, prepared, {"folder": folder.resolve().name}, str(folder))
     else:
         data = params.data
         brought = import_images(

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from gdacli.brought_pools import POOL_FILES, brought_in, check_name, is_pool, pool_name, said, take_pool
+from gdacli.brought_pools import (
+    POOL_FILES,
+    brought_in,
+    check_name,
+    check_new_arm,
+    is_pool,
+    pool_name,
+    said,
+    take_pool,
+)
 from gdacli.errors import GdaError
 from gdacli.explain import FILE
 from gdacli.params import Params
@@ -30,12 +39,13 @@ def run(
     prepared = read_prepared(SOURCE)
     name = pool or pool_name(repo_id.rpartition("/")[2])
     check_name(name, {"repo_id": repo_id})
+    check_new_arm(Path(FILE), arm or name, name)
     folder, commit = download(repo_id, revision, files=POOL_FILES)
     if not is_pool(folder):
         raise GdaError(
             f"{repo_id}: it is no pool that `gdacli push` has shared: download it, and use `gdacli import-pool FOLDER`"
         )
-    brought = take_pool(folder, name, prepared, {"repo_id": repo_id, "revision": commit})
+    brought = take_pool(folder, name, prepared, {"repo_id": repo_id, "revision": commit}, repo_id)
     return {**brought_in(brought, Path(FILE), arm or name), "revision": commit}
 
 

@@ -12,8 +12,9 @@ from gdacli.params import Params
 from gdacli.paths import EVALUATION, REJECTS, SELECTION, SHARE, SYNTHETIC, TRAIN, mix_file, run_name
 from gdacli.published import MANIFEST
 from gdacli.sharing import hub
-from gdacli.sharing.dataset_folder import check_licenses, write_dataset
-from gdacli.sharing.model_folder import check_license, write_model
+from gdacli.sharing.dataset_folder import needed_licenses, write_dataset
+from gdacli.sharing.licenses import check_stated
+from gdacli.sharing.model_folder import NEEDED_LICENSE, write_model
 from gdacli.sharing.origin import PROJECT_FILES
 from gdacli.sharing.revision import revision_name
 from gdacli.sharing.uploads import upload
@@ -58,11 +59,13 @@ def run(
     model_arm = arm or main_arm(arms, objectives) or params.compare.arms[0]
     model_seed = params.compare.seeds[0] if seed is None else seed
     share = params.push.of_cards()
+    needed: dict[str, str] = {}
     if "dataset" in kinds:
         manifest = read_json(require(SYNTHETIC / MANIFEST, "gdacli generate"))
-        check_licenses(share, manifest, include_source=include_source)
+        needed |= needed_licenses(manifest, include_source=include_source)
     if "model" in kinds:
-        check_license(share)
+        needed |= NEEDED_LICENSE
+    check_stated(share, needed)
     login = None if dry_run else hub.check_login()
 
     words = {name: _in_words(params, name) for name in {*arms, model_arm}}
