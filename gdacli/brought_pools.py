@@ -90,7 +90,7 @@ def _said(origin: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(origin.items())) or "of unknown origin"
 
 
-def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, str]) -> Brought:
+def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, str], where: str) -> Brought:
     """Copy a pool of gdacli's into `data/pools/<name>`, once it is known to be whole and made of the prepared images.
 
     Its files may be anybody's: what they name is looked up in the pool alone, and must fit each other.
@@ -100,6 +100,7 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
         name: of the pool in the project.
         prepared: the real images.
         origin: where it comes from, for the manifest.
+        where: what the user calls it, for messages.
 
     Raises:
         GdaError: it is damaged, of other classes, of other sources, or holds an image that the arms are tested on.
@@ -111,17 +112,17 @@ def take_pool(folder: Path, name: str, prepared: Prepared, origin: Mapping[str, 
     if damaged:
         raise GdaError(f"{damaged[0].file}: {damaged[0].problem}: bring it here again")
     if manifest["class_names"] != prepared.class_names:
-        raise GdaError(_other_classes(folder, manifest["class_names"], prepared.class_names))
+        raise GdaError(_other_classes(where, manifest["class_names"], prepared.class_names))
     index = read_table(folder / INDEX)
     if lacking := [column for column in ("key", "label", "shard", "sha256") if column not in index]:
         raise GdaError(f"{folder / INDEX}: has no column {lacking[0]}: it is no pool of gdacli's; bring it here again")
     variants = [source_of(key) for key in index["key"]]
     sources = index.get("source_key", [variant[0] if variant else "" for variant in variants])
-    check_sources(sources, prepared, str(folder))
+    check_sources(sources, prepared, where)
     tested = held_out_images(prepared)
     if leaks := [(key, tested[sha]) for key, sha in zip(index["key"], index["sha256"], strict=True) if sha in tested]:
         raise GdaError(
-            f"{folder}: {len(leaks)} of its images are {leaks[0][1]} images themselves (first: {leaks[0][0]}): no arm "
+            f"{where}: {len(leaks)} of its images are {leaks[0][1]} images themselves (first: {leaks[0][0]}): no arm "
             "may train on them"
         )
     with new_directory(POOLS / name) as target, progress(f"pool {name}", len(names), "shards") as advance:
@@ -213,7 +214,7 @@ def check_sources(sources: Iterable[str], prepared: Prepared, where: str) -> Non
         )
 
 
-def _other_classes(where: Path | str, found: list[str], ours: list[str]) -> str:
+def _other_classes(where: str, found: list[str], ours: list[str]) -> str:
     pairs = enumerate(zip([*found, None], [*ours, None], strict=False))
     place, (theirs, own) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
     return (

@@ -49,8 +49,8 @@ def import_images(
 ) -> Brought:
     """Turn images of another tool into `data/pools/<name>`, as `gdacli prepare` turns real ones into shards.
 
-    The source of an image and its strength are those of its json in a shard (`source_key`, `strength`), of a file name
-    `<source key>_s0500_v0`, or of `source_keys`; without, it has none.
+    The source of an image and its strength are those of its json in a shard or of its row in a table (`source_key`,
+    `strength`), of a file name `<source key>_s0500_v0`, or of `source_keys`; without, it has none.
 
     Args:
         folder: a folder of images (`<class>/<image>`), tables or shards.
@@ -66,9 +66,15 @@ def import_images(
     source = _open(folder)
     label_of = {class_name: label for label, class_name in enumerate(prepared.class_names)}
     if strangers := [each for each in source.class_names if each not in label_of]:
+        remedy = "rename it, or leave it out"
+        if all(each.isdecimal() for each in source.class_names):
+            remedy = (
+                "if these are numbers of classes, name them: shards in a classes.txt beside them, a name a line by "
+                "number; a table in a column of text"
+            )
         raise GdaError(
             f"{folder}: class {strangers[0]!r} is none of the project's ({', '.join(prepared.class_names[:10])}): "
-            "rename it, or leave it out"
+            f"{remedy}"
         )
     given = _read_source_keys(source_keys)
     count, records = source.splits["train"]

@@ -28,7 +28,7 @@ class Record:
     load: Callable[[], bytes]
     """Reads the encoded image."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What a shard says of it in JSON."""
+    """What a shard says of it in JSON, or a table in further columns."""
 
 
 @dataclass(frozen=True)

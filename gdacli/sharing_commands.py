@@ -58,7 +58,7 @@ def pull(
 
 
 def import_pool(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images (<class>/<image>), tables or shards.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images (`<class>/<image>`), tables or shards.")],
     name: Annotated[str | None, typer.Option(help="Of the pool in data/pools; the folder's when left out.")] = None,
     arm: PoolArm = None,
     source_keys: Annotated[

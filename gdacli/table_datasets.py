@@ -115,6 +115,10 @@ def _table_classes(hf: Any, feature: Any, table: Any, column: str) -> tuple[list
     return [str(value) for value in values], label_of.get
 
 
+_META = ("source_key", "strength")
+"""Columns of a table of synthetic images that say of what each was made."""
+
+
 def _table_reader(
     split: str, table: Any, image: str, label: str, label_of: Callable[[Any], int | None]
 ) -> Callable[[], Iterator[Record]]:
@@ -128,11 +132,14 @@ def _table_reader(
         return b""
 
     def records() -> Iterator[Record]:
-        for row, cells in enumerate(table.select_columns([image, label])):
+        told = [name for name in _META if name in table.column_names]
+        for row, cells in enumerate(table.select_columns([image, label, *told])):
             name = f"{split} split, row {row}"
             found = label_of(cells[label])
             if found is None:
                 raise GdaError(f"data.label_column: {name}: label {cells[label]!r} is not one of the train classes")
-            yield Record(f"{split}-{row:08d}", found, name, partial(load, cells[image]))
+            yield Record(
+                f"{split}-{row:08d}", found, name, partial(load, cells[image]), {each: cells[each] for each in told}
+            )
 
     return records

@@ -18,7 +18,7 @@ from gdacli.images import decode_array
 from gdacli.prepared import read_prepared
 from gdacli.published import PublishedPool
 from gdacli.shards import read_shard, write_shard
-from gdacli.sharing.dataset_folder import check_licenses, write_dataset
+from gdacli.sharing.dataset_folder import check_licenses, needed_licenses, write_dataset
 from gdacli.sharing.shared_pool import read_shared
 from gdacli.tables import read_table, write_table
 
@@ -122,6 +122,10 @@ def test_an_arm_of_an_imported_pool_shares_that_pool(copy):
     mix["shard"] = [name.replace("data/synthetic", "data/pools/rivals") for name in mix["shard"]]
     write_table(Path("data/mix/rivals.parquet"), mix)
     assert read_shared("rivals").folder == Path("data/pools/rivals")
+    manifest = read_json(Path("data/pools/rivals/manifest.json"))
+    made_elsewhere = {key: manifest[key] for key in ("class_names", "num_images", "shards")}
+    assert set(needed_licenses(manifest, include_source=False)) == {"license"}
+    assert set(needed_licenses(made_elsewhere, include_source=False)) == {"license", "generator_license"}
     (copy / "data/mix/targeted.parquet").unlink()
     write_table(Path("data/mix/targeted.parquet"), {**mix, "sha256": ["f" * 64] * len(mix["key"])})
     with pytest.raises(GdaError, match=r"images that data/pools/rivals does not hold: run `gdacli mix --arm targeted`"):

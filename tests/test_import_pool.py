@@ -203,7 +203,9 @@ def test_pools_that_do_not_fit_are_one_line_and_change_nothing(ready, generated,
     elsewhere = tmp_path / "else" / "here"
     shutil.copytree(pool, elsewhere)
     assert "holds a pool from elsewhere (folder pool)" in ready("import-pool", str(elsewhere), "--name", "pool").error
-    assert "another arm 'original'" in ready("import-pool", str(pool), "--arm", "original").error
+    assert "another arm 'original'" in ready("import-pool", str(pool), "--arm", "original", "--name", "other").error
+    assert "--arm: found 'A-b', allowed" in ready("import-pool", str(pool), "--arm", "A-b", "--name", "other").error
+    assert not (ready.folder / "data/pools/other").exists()
     assert "--name: found 'A b', allowed" in ready("import-pool", str(pool), "--name", "A b").error
 
 
@@ -265,7 +267,7 @@ def test_a_pool_that_names_other_files_or_contradicts_itself_is_not_taken(genera
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     with pytest.raises(GdaError, match=re.escape(said)):
-        take_pool(pool, "theirs", read_prepared(generated / "data/source"), {"folder": "pool"})
+        take_pool(pool, "theirs", read_prepared(generated / "data/source"), {"folder": "pool"}, str(pool))
     assert not [path for path in (tmp_path / "project").rglob("*") if path.is_file()]
 
 
@@ -349,6 +351,9 @@ def test_the_template_keeps_its_text_when_an_arm_is_added(tmp_path):
     changed = [line for line in after if line not in before]
     assert "  rival: {add: imported, pool: rival, train: {}}" in changed
     assert len(changed) == 2, changed
+    line = after.index("  rival: {add: imported, pool: rival, train: {}}")
+    assert after[line - 1].startswith("  flood: ")
+    assert not after[line + 1]  # and below that the comments on the next section
     assert not add_arm(path, "rival", {"add": "imported", "pool": "rival", "train": {}})
 
 
@@ -360,7 +365,7 @@ def test_an_imported_arm_is_shared_and_exported_without_a_generated_pool(ready, 
     shutil.rmtree(ready.folder / "data/synthetic")
     params = yaml.safe_load((ready.folder / "params.yaml").read_text())
     terms = {"id": "cc-by-4.0", "stated_in": "LICENSE"}
-    ready.write(**params | {"push": {"license": terms, "source_license": terms}})
+    ready.write(**params | {"push": {"license": terms, "source_license": terms, "generator_license": terms}})
     push = ("push", "--repo-id", "me/rival", "--arm", "rival", "--include-source", "--dry-run")
     outcome = ready(*push)
     assert outcome.code == 0, outcome.stderr
@@ -382,3 +387,45 @@ def test_an_imported_arm_is_shared_and_exported_without_a_generated_pool(ready, 
     ready.ok("mix --arm rival")
     assert ready(*push).code == 0
     assert ready(*export).code == 0
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        "arms:\n    a: {train: {}} # one\n\n# next\nversions: {}\n",
+        "arms:\n    a:\n        strengths:\n        - 0.5\n        - 0.3\n        train: {}\n# next\n",
+        "arms:\n    a:\n        strengths: [\n            0.5]\n        train:\n\n# next\nversions: {}\n",
+        "arms: {a: {train: {}}} # next\nversions: {}\n",
+        "arms:\n    a: {train: {}}",
+    ],
+    ids=["a line", "sequence", "empty", "braces", "no line end"],
+)
+def test_an_arm_is_added_above_the_comments_on_the_next_section(tmp_path, arms):
+    from gdacli.params_file import add_arm
+
+    path = tmp_path / "params.yaml"
+    path.write_text("compare: {arms: [a]}\n" + arms)
+    before = yaml.safe_load(path.read_text())
+    entry = {"add": "imported", "pool": "rival", "train": {}}
+    assert add_arm(path, "rival", entry)
+    text = path.read_text()
+    after = yaml.safe_load(text)
+    assert list(after["arms"]) == ["a", "rival"]
+    assert after == {**before, "arms": {**before["arms"], "rival": entry}, "compare": {"arms": ["a", "rival"]}}
+    assert "# next" not in text or text.index("rival: {add") < text.index("# next")
+
+
+def test_a_table_says_of_what_its_images_were_made(ready, tmp_path):
+    import datasets
+
+    key = train_keys(ready)[0]
+    cell = {"bytes": encoded(shape(2, np.random.default_rng(1), 16), "PNG"), "path": None}
+    columns = {"image": [cell, cell], "label": [CLASSES[2]] * 2, "source_key": [key, None], "strength": [0.3, None]}
+    features = {"image": datasets.Image(), "label": datasets.Value("string"), "source_key": datasets.Value("string")}
+    features["strength"] = datasets.Value("float64")
+    (tmp_path / "table").mkdir()
+    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(tmp_path / "table/train.parquet")
+    ready.ok(f"import-pool {tmp_path / 'table'}")
+    found = index_of(ready, "table")
+    assert list(found["source_key"]) == [key, ""]
+    assert found["strength"][0] == 300

@@ -108,7 +108,9 @@ def test_licences_are_asked_for_first_then_the_token_then_the_folder_is_written(
     finished.write(data=data, push=PUSH | {"license": None, "model_license": None})
     for what, field in (("dataset", "license"), ("both", "license"), ("model", "model_license")):
         error = finished("push", "--repo-id", "user/digits", "--what", what).error
-        assert error.startswith(f"params.yaml: push.{field}: missing")
+        assert error.startswith(f"params.yaml: push.{field}")
+        assert "missing: say under which licence" in error
+        assert ("push.license and push.model_license" in error) == (what == "both")
     assert not hub.requests
     finished.write(data=data, push=PUSH)
     assert "may only read" in finished("push", "--repo-id", "user/digits").error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gdacli import __version__
+from gdacli.brought_pools import pool_name
 from gdacli.generators import EMBEDDED
 from gdacli.pool import dataset_features, front_matter
 from gdacli.shards import Shard
@@ -191,6 +192,7 @@ def _text(facts: DatasetFacts) -> str:
         compared=arm_rows(results) if results else None,
         about_arms=about_arms(results) if results else None,
         copies=about_copies(results) if results else [],
+        pool_name=pool_name(facts.repo_id.rpartition("/")[2]),
         sampled=SAMPLED in facts.counts,
         git=_commit(facts.revision),
         version=__version__,

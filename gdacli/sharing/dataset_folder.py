@@ -8,7 +8,6 @@ from typing import Any
 
 from gdacli.artifacts import new_directory, write_json, write_text
 from gdacli.console import progress
-from gdacli.errors import GdaError
 from gdacli.paths import DROPPED, SOURCE
 from gdacli.prepared import Prepared, read_prepared
 from gdacli.published import INDEX, MANIFEST
@@ -17,6 +16,7 @@ from gdacli.shards import Shard, read_shard
 from gdacli.sharing.croissant import croissant
 from gdacli.sharing.dataset_card import Config, DatasetFacts, dataset_card
 from gdacli.sharing.findings import dvc_md5, findings_of_pool
+from gdacli.sharing.licenses import check_stated
 from gdacli.sharing.origin import hub_id, source_title, write_project_files
 from gdacli.sharing.pictures import GALLERY, gallery
 from gdacli.sharing.shared_pool import SharedPool, link_file, manifest_of, read_shared, write_shards
@@ -114,17 +114,19 @@ def check_licenses(share: Mapping[str, Any], manifest: Mapping[str, Any], *, inc
     Raises:
         GdaError: one is not.
     """
+    check_stated(share, needed_licenses(manifest, include_source=include_source))
+
+
+def needed_licenses(manifest: Mapping[str, Any], *, include_source: bool) -> dict[str, str]:
+    """Return the keys of the section `push` that a card of this pool needs, with what each is the licence of."""
     needed = {"license": "the synthetic images"}
-    if manifest.get("model", {}).get("files"):
+    if "model" not in manifest:
+        needed["generator_license"] = "what the tool makes that made the imported images"
+    elif manifest["model"].get("files"):
         needed["generator_license"] = f"what {manifest['model']['name']} makes"
     if include_source:
         needed["source_license"] = "the originals"
-    for name, what in needed.items():
-        if share[name] is None:
-            raise GdaError(
-                f"params.yaml: push.{name}: missing: say under which licence {what} may be shared, and where that is "
-                "stated: {id: cc-by-4.0, stated_in: https://...}"
-            )
+    return needed
 
 
 def _timm_splits(configs: Sequence[Config]) -> dict[str, list[tuple[str, int]]]:

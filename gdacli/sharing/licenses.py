@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gdacli.errors import GdaError
+
 OTHER = "other"
 
 LICENSES = (
@@ -25,3 +27,23 @@ def license_metadata(license: Mapping[str, Any]) -> dict[str, str]:
         return {"license": license["id"]}
     linked = {"license_link": license["link"]} if license["link"] else {}
     return {"license": OTHER, "license_name": license["name"], **linked}
+
+
+def check_stated(share: Mapping[str, Any], needed: Mapping[str, str]) -> None:
+    """Check that licences are stated, and name all that are not at once.
+
+    Args:
+        share: the section `push`.
+        needed: its keys, and what each is the licence of.
+
+    Raises:
+        GdaError: one is not.
+    """
+    missing = {name: what for name, what in needed.items() if share[name] is None}
+    if missing:
+        fields = " and ".join(f"push.{name}" for name in missing)
+        section = ", ".join(f'{name}: {{id: cc-by-4.0, stated_in: "https://..."}}' for name in missing)
+        raise GdaError(
+            f"params.yaml: {fields}: missing: say under which licence {' and '.join(missing.values())} may be shared, "
+            f"and where that is stated: push: {{{section}}}"
+        )

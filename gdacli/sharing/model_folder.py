@@ -13,6 +13,7 @@ from gdacli.errors import GdaError
 from gdacli.histories import read_history
 from gdacli.paths import TRAIN, mix_file, run_name
 from gdacli.sharing.findings import dvc_md5, findings_of_training
+from gdacli.sharing.licenses import check_stated
 from gdacli.sharing.model_card import ModelFacts, model_card
 from gdacli.sharing.origin import hub_id, source_title
 from gdacli.sharing.shared_pool import without_places
@@ -92,17 +93,17 @@ def write_model(
     }
 
 
+NEEDED_LICENSE = {"model_license": "the model"}
+"""The key of the section `push` that a card of a model needs, with what it is the licence of."""
+
+
 def check_license(share: Mapping[str, Any]) -> None:
     """Check that the licence of the model is stated.
 
     Raises:
         GdaError: it is not.
     """
-    if share["model_license"] is None:
-        raise GdaError(
-            "params.yaml: push.model_license: missing: say under which licence the model may be shared, and where that "
-            "is stated: {id: apache-2.0, stated_in: https://...}"
-        )
+    check_stated(share, NEEDED_LICENSE)
 
 
 def _images(arm: str) -> dict[str, int]:

@@ -117,8 +117,11 @@ def read_shared(arm: str | None) -> SharedPool:
         num_pool=len(keys),
     )
     if not shared.index.num_rows:
-        why = f"{REJECTS} vetoes all of its {len(keys)}" if keys else "it is empty: give --arm for an arm of another"
-        raise GdaError(f"{folder} has no image to share: {why}")
+        why = f"{REJECTS} vetoes all of its {len(keys)} images" if keys else "nothing was generated"
+        raise GdaError(
+            f"{folder} has no image to share: {why}: leave it out with --what model, or give --arm for an arm of "
+            "another pool"
+        )
     return shared
 
 

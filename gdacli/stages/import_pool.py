@@ -39,7 +39,7 @@ def run(
     if is_pool(folder):
         if source_keys is not None:
             raise GdaError(f"--source-keys: {folder} is a pool of gdacli's, which names its sources: leave it out")
-        brought = take_pool(folder, name, prepared, {"folder": folder.resolve().name})
+        brought = take_pool(folder, name, prepared, {"folder": folder.resolve().name}, str(folder))
     else:
         data = params.data
         brought = import_images(

@@ -35,7 +35,7 @@ def run(
         raise GdaError(
             f"{repo_id}: it is no pool that `gdacli push` has shared: download it, and use `gdacli import-pool FOLDER`"
         )
-    brought = take_pool(folder, name, prepared, {"repo_id": repo_id, "revision": commit})
+    brought = take_pool(folder, name, prepared, {"repo_id": repo_id, "revision": commit}, repo_id)
     return {**brought_in(brought, Path(FILE), arm or name), "revision": commit}
 
 

@@ -12,8 +12,9 @@ from gdacli.params import Params
 from gdacli.paths import EVALUATION, REJECTS, SELECTION, SHARE, SYNTHETIC, TRAIN, mix_file, run_name
 from gdacli.published import MANIFEST
 from gdacli.sharing import hub
-from gdacli.sharing.dataset_folder import check_licenses, write_dataset
-from gdacli.sharing.model_folder import check_license, write_model
+from gdacli.sharing.dataset_folder import needed_licenses, write_dataset
+from gdacli.sharing.licenses import check_stated
+from gdacli.sharing.model_folder import NEEDED_LICENSE, write_model
 from gdacli.sharing.origin import PROJECT_FILES
 from gdacli.sharing.revision import revision_name
 from gdacli.sharing.shared_pool import pool_of
@@ -59,11 +60,14 @@ def run(
     model_arm = arm or main_arm(arms, objectives) or params.compare.arms[0]
     model_seed = params.compare.seeds[0] if seed is None else seed
     share, pool = params.push.of_cards(), SYNTHETIC
+    needed: dict[str, str] = {}
     if "dataset" in kinds:
         pool = pool_of(arm)
-        check_licenses(share, read_json(require(pool / MANIFEST, "gdacli generate")), include_source=include_source)
+        manifest = read_json(require(pool / MANIFEST, "gdacli generate"))
+        needed |= needed_licenses(manifest, include_source=include_source)
     if "model" in kinds:
-        check_license(share)
+        needed |= NEEDED_LICENSE
+    check_stated(share, needed)
     login = None if dry_run else hub.check_login()
 
     words = {name: _in_words(params, name) for name in {*arms, model_arm}}
