@@ -24,11 +24,11 @@ from typing import cast
 
 PRELOADED = (
     "torch._dynamo", "torchvision", "timm", "kornia", "scipy.stats", "sklearn.cluster", "pyarrow.dataset",
-    "matplotlib.backends.backend_svg", "matplotlib.pyplot", "diffusers.training_utils",
+    "matplotlib.backends.backend_svg", "matplotlib.pyplot", "diffusers.training_utils", "networkx", "scmrepo.git",
     "diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.unets.unet_2d",
-    "diffusers.pipelines.pipeline_utils", "diffusers.schedulers.scheduling_ddpm", "gdacli.cli", "gdacli.stages.fit", "gdacli.stages.train",
-    "gdacli.stages.evaluate", "gdacli.objective_assembly", "gdacli.models", "gdacli.gauge", "gdacli.trackers",
-    "dvc.cli.parser", "dvc.repo.graph", "dvc.data_cloud", "dvc.dvcfile", "networkx", "scmrepo.git",
+    "diffusers.pipelines.pipeline_utils", "diffusers.schedulers.scheduling_ddpm", "gdacli.cli", "gdacli.stages.fit",
+    "gdacli.stages.train", "gdacli.stages.evaluate", "gdacli.objective_assembly", "gdacli.models", "gdacli.gauge",
+    "gdacli.trackers", "dvc.cli.parser", "dvc.repo.graph", "dvc.data_cloud", "dvc.dvcfile",
 )  # fmt: skip
 READ_AT_IMPORT = ("HF_", "OMP_", "GOMP_", "OPENBLAS_", "MKL_", "TORCH_", "PYTHON")
 """How the variables begin that these libraries read when they are imported."""
@@ -55,12 +55,7 @@ def commands() -> Path:
             return folder
         address.unlink(missing_ok=True)
         for name in ("gdacli", "dvc"):
-            program, installed = folder / name, str(Path(sys.executable).with_name(name))
-            program.write_text(
-                f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-                f"import fork_server\nfork_server.client({str(address)!r}, {installed!r})\n"
-            )
-            program.chmod(0o755)
+            _write_program(folder, Path(sys.executable).with_name(name))
         server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.DEVNULL)
         while server.poll() is None:
             with contextlib.suppress(OSError):
@@ -69,6 +64,22 @@ def commands() -> Path:
                 return folder
             time.sleep(0.01)
         raise RuntimeError(f"the fork server ended with {server.returncode}")
+
+
+def program(script: Path) -> Path:
+    """Return a program that runs another script of Python as `commands` runs the installed ones."""
+    folder = commands()
+    return _write_program(folder, script)
+
+
+def _write_program(folder: Path, script: Path) -> Path:
+    written = folder / script.name
+    written.write_text(
+        f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import fork_server\nfork_server.client({str(folder / 'socket')!r}, {str(script)!r})\n"
+    )
+    written.chmod(0o755)
+    return written
 
 
 def _leave(server: subprocess.Popen) -> None:
