@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import yaml
@@ -68,6 +69,14 @@ def write_folder(root: Path, per_class: int = 12, size: int = 16, kind: str = "P
         for number in range(per_class):
             (root / name / f"{number:03d}.{kind.lower()}").write_bytes(encoded(shape(label, rng, size), kind))
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of all processes of this run of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    fork_server.shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return fork_server.shared
 
 
 @pytest.fixture(scope="session")
@@ -196,8 +205,8 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
 
 
 @pytest.fixture(scope="session")
-def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give a function that makes a tiny model of a backend, once, and returns its folder; do not change it.
+def make_generator(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Callable[[str], Path]:
+    """Give a function that makes a tiny model of a backend, once for all, and returns its folder; do not change it.
 
     The class-conditional one and the gan are fitted on the shapes; text_to_image has Stable Diffusion with random
     weights, and `text_to_image-<family>` another one.
@@ -209,10 +218,6 @@ def make_generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
     from gdacli.gan_section import Gan
     from gdacli.generators import backend
-
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # of all the run's processes: what one has made, the others take
 
     def write(name: str, folder: Path) -> Path:
         """Make a model in a folder; returns the part of it that a backend loads."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 import yaml
 from conftest import TINY, Outcome, invoke, write_folder
@@ -17,13 +18,18 @@ COMMANDS = ("prepare", "probe", "select", "fit", "generate", "mix", "train", "ev
 
 
 class Runner:
-    """A project and the commands in it, with a clean environment of its own."""
+    """A project and the commands in it, with a clean environment of its own.
+
+    Its `gdacli` and `dvc` are forks (fork_server.py); `installed` runs the programs themselves.
+    """
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "project"
         self.environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(
+                [str(fork_server.commands()), str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
             "GDACLI_WORK": str(root / "work"),
             "GIT_CONFIG_GLOBAL": str(root / "gitconfig"),
             "HF_DATASETS_CACHE": str(root / "hf"),
@@ -39,6 +45,12 @@ class Runner:
         """Run a command; returns its exit code and what it said on both streams."""
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
+
+    def installed(self, *command: str) -> str:
+        """Run a command for which `gdacli` and `dvc` are the installed programs."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(self.environment, "PATH", self.environment["PATH"].partition(os.pathsep)[2])
+            return self(*command)
 
     def output(self, *command: str) -> str:
         return subprocess.run(

@@ -17,6 +17,7 @@ from conftest import Project, write_folder
 from gdacli.artifacts import sha256_file
 from gdacli.checksums import verify_folder
 
+BEGUN = Path(__file__).with_name("begun.py")
 SHARD_SIZE = 20
 """More than a batch."""
 
@@ -55,12 +56,13 @@ class Generation:
     project: Project
     options: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    program: Sequence[str | Path] = (sys.executable, BEGUN)
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
         settings = (part for option in self.options for part in ("-S", option))
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("begun.py"), "generate", "-C", self.project.folder, *settings],
+            [*self.program, "generate", "-C", self.project.folder, *settings],
             env={**os.environ, "GDACLI_TEST_BEGUN": str(self.project.folder / "begun"), **self.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ from conftest import Project
 
 from gdacli.artifacts import sha256_file
 
+MODULE = (sys.executable, "-m", "gdacli")
 TRAIN = ("train", "--arm", "original", "--seed", "0")
 
 
@@ -29,10 +30,10 @@ def ready_to_train(folder: Path, shapes: Path) -> Project:
     return project
 
 
-def training(project: Project, *options: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def training(project: Project, *options: str, program: tuple[str, ...] = MODULE) -> subprocess.Popen[str]:
     """Start `gdacli train` in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "gdacli", *TRAIN, "-C", str(project.folder), *options],
+        [*program, *TRAIN, "-C", str(project.folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,7 +52,9 @@ def states(work: Path) -> list[Path]:
     return list(work.rglob("state.pt"))
 
 
-def kill_training(project: Project, work: Path, options: tuple[str, ...], kills: int, seed: int) -> dict[str, int]:
+def kill_training(
+    project: Project, work: Path, options: tuple[str, ...], kills: int, seed: int, program: tuple[str, ...] = MODULE
+) -> dict[str, int]:
     """Kill a training with SIGKILL at random moments, start it again until it ends, and compare every byte.
 
     Half of the kills come at a random time of a run, the others soon after a state is there.
@@ -73,7 +76,7 @@ def kill_training(project: Project, work: Path, options: tuple[str, ...], kills:
 
     finished()
     while sum(toll.values()) - toll["finished"] < kills:
-        run = training(project, *options)
+        run = training(project, *options, program=program)
         wait = chance.uniform(0, seconds)
         if chance.random() < 0.5 or kills < 10:
             while not states(work) and run.poll() is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project, files_of_at_most, invoke
+from fork_server import commands
 
 from gdacli import __version__
 from gdacli.invocation import show
@@ -95,9 +96,8 @@ def test_debug_shows_the_traceback(project):
 
 
 def start(project: Project, *arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    command = [*GDACLI, *arguments, "-C", str(project.folder)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    command = [str(commands() / "gdacli"), *arguments, "-C", str(project.folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def leftovers(project: Project) -> list[str]:

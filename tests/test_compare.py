@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Outcome, invoke
+from fork_server import commands as commands_of_forks
 from scipy import stats
 from test_docs import ROOT, commands
 
@@ -173,12 +175,19 @@ def call_in(folder: Path, command: str) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def forked_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `dvc` be forks of one process that has imported it."""
+    monkeypatch.setenv("PATH", f"{commands_of_forks()}{os.pathsep}{os.environ['PATH']}")
+
+
 def set_up_git(folder: Path) -> None:
     call_in(folder, "git init --quiet --initial-branch main")
     for setting in ("user.name me", "user.email me@example.org", "commit.gpgsign false"):
         call_in(folder, f"git config {setting}")
 
 
+@pytest.mark.usefixtures("forked_dvc")
 def test_a_project_that_lies_below_the_root_of_git_has_revisions_too(tmp_path):
     project = tmp_path / "project"
     project.mkdir()
@@ -192,6 +201,7 @@ def test_a_project_that_lies_below_the_root_of_git_has_revisions_too(tmp_path):
     assert compared(project, "workspace", "main")["comparisons"][0]["seeds"] == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("forked_dvc")
 def test_revisions_are_read_through_dvc_and_the_workspace_stays(tmp_path, monkeypatch):
     call = partial(call_in, tmp_path)
     set_up_git(tmp_path)

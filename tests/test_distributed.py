@@ -4,8 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 from hypothesis import given
@@ -70,7 +72,7 @@ def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     joining = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(output)],
+            [fork_server.program(Path(__file__)), str(output)],
             env={**os.environ, **joining, "RANK": rank, "LOCAL_RANK": rank},
             stderr=subprocess.PIPE,
             text=True,

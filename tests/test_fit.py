@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, shape
+from fork_server import commands
 from safetensors.torch import load_file
 
 from gdacli.artifacts import sha256_file
@@ -241,7 +241,7 @@ def test_a_killed_fit_goes_on_and_a_finished_one_is_taken(project, shapes, tmp_p
     )
     project.ok("prepare", "probe")
     process = subprocess.Popen(
-        [sys.executable, "-m", "gdacli", "fit", "-C", str(project.folder)],
+        [str(commands() / "gdacli"), "fit", "-C", str(project.folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "GDACLI_WORK": str(tmp_path / "work")},
     )  # fmt: skip
     deadline = time.monotonic() + 120

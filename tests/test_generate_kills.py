@@ -6,10 +6,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import fork_server
 import pytest
 import yaml
 from conftest import Project, write_grain
-from killed import Generation, begun_images, left_over, many_shards, num_finished, pool
+from killed import BEGUN, Generation, begun_images, left_over, many_shards, num_finished, pool
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_killed_at_random_points_it_goes_on_and_loses_a_shard_at_most(ready, tmp
     shutil.rmtree(ready.folder / "data/synthetic")
     shutil.rmtree(work)
     for aim in sorted(chance.sample(range(1, num_shards), 3)):
-        run = Generation(ready)
+        run = Generation(ready, program=[fork_server.program(BEGUN)])
         while num_finished(work) < aim:
             assert not run.ends_within(0.005)
         if not run.ends_within(chance.uniform(0, 0.1)):

@@ -15,6 +15,7 @@ from tiny_exports import exported_options
 from tiny_models import stable_diffusion
 from tiny_pipelines import FAMILIES, SIZE
 
+from gdacli.denoiser import compiled
 from gdacli.errors import GdaError
 from gdacli.generators import NONE, Generator, backend, backend_facts, backend_names
 from gdacli.prompts import Prompts, make_prompts, readable
@@ -243,27 +244,33 @@ def test_another_dtype_or_layout_is_the_same_image_but_for_rounding(name, make_g
     assert (made - expected).abs().mean() < tolerance
 
 
-def test_a_compiler_that_does_not_work_is_one_line(batch, monkeypatch, tmp_path):
+NO_COMPILER = "generate.compile: torch.compile failed: [^\n]*; set generate.compile to false$"
+
+
+def test_a_compiler_that_does_not_work_is_one_line(monkeypatch, tmp_path):
+    """The real compiler, on a network that it reads in no time before it fails."""
     import torch._inductor.config
 
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    network = compiled(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.SiLU()))
+    with torch.no_grad(), pytest.raises(GdaError, match=NO_COMPILER):
+        network(torch.rand(2, 3))
+
+
+def test_a_generator_is_compiled_when_told_so(batch, monkeypatch, make_generator):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def no_compiler(network, dynamic):
+        def call(*arguments, **keywords):
+            raise TorchDynamoException("no such\ncompiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
     images, labels, seeds = batch
-    smallest = {"block_out_channels": [8], "layers_per_block": 1}  # the compiler reads all of it before it fails
-    backend("class_conditional", None).fit(
-        images,
-        labels,
-        num_classes=3,
-        seed=0,
-        folder=tmp_path / "model",
-        on_update=lambda updates, loss: None,
-        **smallest,
-        **{"updates": 1, "batch_size": 4, "lr": 1e-3, "ema_decay": 0.0, "flip": False, "class_dropout": 0.0},
-    )
-    generator = load("class_conditional", tmp_path / "model", compile=True)
-    with pytest.raises(
-        GdaError, match="generate.compile: torch.compile failed: [^\n]*; set generate.compile to false$"
-    ):
+    generator = load("class_conditional", make_generator("class_conditional"), compile=True)
+    with pytest.raises(GdaError, match=NO_COMPILER):
         generator.generate(generator.encode(images), labels, 0.1, seeds)
 
 

@@ -27,6 +27,15 @@ def test_a_second_run_runs_nothing(runner):
     assert runner.repro() == set()
 
 
+def test_the_installed_programs_run_stages_and_give_the_same_bytes(runner):
+    """All else runs forks of them; see fork_server.py."""
+    first = runner.hashes()
+    said = runner.installed("dvc", "repro", "--force", "probe")
+    assert re.findall(r"^Running stage '(.*)':", said, re.MULTILINE) == ["prepare", "probe"]
+    assert runner.hashes() == first
+    assert runner.repro() == set()
+
+
 def test_from_clean_and_by_hand_every_byte_is_the_same_and_dvc_has_nothing_to_do(runner):
     first = runner.hashes()
     assert len(first) > 20

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from conftest import Project
+from fork_server import commands
 from killed_training import TRAIN, hashes, kill_training, ready_to_train, states, training
 from safetensors.torch import load_file
 
@@ -37,7 +38,7 @@ def ready(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 def test_killed_at_random_points_it_goes_on_and_gives_the_same_bytes(ready, tmp_path):
     options = ("-S", "train.ema_decay=0.9", "-S", "train.checkpoint=best", "-S", "train.budget.updates=40")
-    toll = kill_training(ready, tmp_path / "work", options, kills=2, seed=0)
+    toll = kill_training(ready, tmp_path / "work", options, kills=2, seed=0, program=(str(commands() / "gdacli"),))
     assert toll["finished"] >= 2
 
 
@@ -87,7 +88,7 @@ def test_features_that_collapse_are_warned_of_whenever_the_training_is_asked_for
 
 
 def test_a_damaged_state_is_said_and_the_training_starts_again(ready, tmp_path):
-    run = training(ready)
+    run = training(ready, program=(str(commands() / "gdacli"),))
     while not states(tmp_path):
         assert run.poll() is None
         time.sleep(0.002)
@@ -155,8 +156,8 @@ def test_two_processes_give_the_weights_of_one(ready, tmp_path):
     one = load_file(ready.folder / name)
     shutil.rmtree(tmp_path / "work")
     shutil.rmtree(ready.folder / "data/train")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    run = training(ready, *options, "-S", "compute.threads=1", launcher=launcher)
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gdacli")
+    run = training(ready, *options, "-S", "compute.threads=1", program=launcher)
     stdout, stderr = run.communicate()
     assert run.returncode == 0, stderr
     assert stdout.count("original-0: 2 updates") == 1
