@@ -115,6 +115,8 @@ def test_images_of_another_tool_become_an_arm_that_is_trained_and_judged(ready, 
     (ready.folder / "rejects.csv").write_text(f"key\n{rejected}\n")
     assert mixed(ready, "my_rival")["synthetic"] == 2
     assert mixed(ready, "my_rival")["rejected"] == 1
+    others = "[0.8]" if index["strength"][0] == 300 else "[0.3]"
+    assert mixed(ready, "my_rival", "-S", f"arms.my_rival.strengths={others}")["rejected"] == 0, "it is not asked for"
 
 
 def test_shards_and_plain_names_say_what_they_know(ready, tmp_path):

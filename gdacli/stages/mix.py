@@ -108,7 +108,8 @@ def _imported(arm: Arm, source: _Source) -> _Added:
         other = _added(source.arms[arm.like], source)
         number = len(other.rows) if other is not None else 0
     rows = imported_rows(arm, pool, keys, source.rejected, number)
-    return _Added(pool, rows, num_rejected=len(source.rejected & set(pool["key"])))
+    num_rejected = sum(pool["key"][row] in source.rejected for row in imported_rows(arm, pool, keys, (), None))
+    return _Added(pool, rows, num_rejected=num_rejected)
 
 
 def _write(arm: Arm, source: _Source, added: _Added | None) -> dict[str, Any]:
