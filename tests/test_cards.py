@@ -221,6 +221,12 @@ def test_the_cards_say_what_was_found(finished):
     )
     write()
     assert "of another version of the images" in (SHARED / "README.md").read_text()
+    older = {key: value for key, value in results["provenance"].items() if key != "imported"}
+    (finished / "data/evaluation/results.json").write_text(json.dumps({**results, "provenance": older}))
+    write()
+    share_model()
+    for folder in (SHARED, MODEL):
+        assert "The evaluation at hand is of an older gdacli" in (folder / "README.md").read_text()
 
 
 def test_the_quality_is_in_the_card(finished):

@@ -26,9 +26,9 @@ _LIKE = {
 
 def findings_of_pool(folder: Path) -> Found:
     """Return what was found of the pool in a folder, with the quality of no other, and of the arms that train on it."""
-    results = _results()
+    results, why = _results()
     if results is None:
-        return None, "It was not evaluated."
+        return None, why
     name = "" if folder == SYNTHETIC else folder.name
     evaluated = {"": results["provenance"]["pool"], **results["provenance"]["imported"]}
     if evaluated.get(name) != sha256_file(folder / "manifest.json"):
@@ -38,17 +38,22 @@ def findings_of_pool(folder: Path) -> Found:
 
 def findings_of_training(name: str, weights: Path) -> Found:
     """Return what was found of a training, `<arm>-<seed>`, with these weights, and of those it was compared with."""
-    results = _results()
+    results, why = _results()
     if results is None:
-        return None, "It was not evaluated."
+        return None, why
     if results["provenance"]["trainings"].get(name) != sha256_file(weights):
         return None, "The evaluation at hand is of other weights; its figures are left out."
     return results, None
 
 
-def _results() -> dict[str, Any] | None:
+def _results() -> Found:
     path = EVALUATION / "results.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None, "It was not evaluated."
+    results = read_json(path)
+    if "imported" not in results["provenance"]:
+        return None, "The evaluation at hand is of an older gdacli; its figures are left out."
+    return results, None
 
 
 def dvc_md5(path: Path) -> str | None:
