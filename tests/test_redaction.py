@@ -63,7 +63,7 @@ def test_a_secret_is_found_and_blanked_and_nothing_else(case):
         ("HF_TOKEN_PATH", "/usr/share/token"),
         ("SECRET_FILE", "./secrets/one.txt"),
         ("KEYBOARD", "Qwertz-DE-105"),
-        ("HOME", "/root/Somewhere1"),
+        ("HOME", "/home/me/Somewhere1"),
     ],
 )
 def test_switches_words_numbers_and_paths_are_no_secrets(name, value):
