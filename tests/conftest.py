@@ -6,6 +6,7 @@ import io
 import os
 import re
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -202,6 +203,22 @@ def project(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Pr
     made = Project(folder)
     made.write(data={"source": str(shapes)})
     return made
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """Give the folder of a project with a pool; do not change it."""
+    made = Project(tmp_path_factory.mktemp("generated"))
+    made.write(data={"source": str(shapes)}, compare={"arms": ["original", "targeted", "flood"], "seeds": [0]})
+    made.ok("prepare", "probe", "select", "fit", "generate")
+    return made.folder
+
+
+@pytest.fixture
+def ready(project: Project, generated: Path) -> Project:
+    """Give a copy of it."""
+    shutil.copytree(generated, project.folder, dirs_exist_ok=True)
+    return project
 
 
 @pytest.fixture(scope="session")

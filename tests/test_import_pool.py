@@ -22,22 +22,6 @@ from gdacli.shards import Sample, read_shard, write_shard
 from gdacli.tables import read_table, write_table
 
 
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
-    """Give the folder of a project with a pool; do not change it."""
-    made = Project(tmp_path_factory.mktemp("generated"))
-    made.write(data={"source": str(shapes)}, compare={"arms": ["original", "targeted", "flood"], "seeds": [0]})
-    made.ok("prepare", "probe", "select", "fit", "generate")
-    return made.folder
-
-
-@pytest.fixture
-def ready(project: Project, generated: Path) -> Project:
-    """Give a copy of it."""
-    shutil.copytree(generated, project.folder, dirs_exist_ok=True)
-    return project
-
-
 def train_keys(project: Project) -> list[str]:
     index = read_table(project.folder / "data/source/index.parquet")
     return [key for key, split in zip(index["key"], index["split"], strict=True) if split == "train"]

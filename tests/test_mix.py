@@ -1,29 +1,10 @@
 import json
 import re
-import shutil
-from pathlib import Path
 
-import pytest
 from conftest import Project
 
 from gdacli.shards import read_shard, write_shard
 from gdacli.tables import read_table, write_table
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
-    """Give the folder of a project with a pool; do not change it."""
-    made = Project(tmp_path_factory.mktemp("generated"))
-    made.write(data={"source": str(shapes)}, compare={"arms": ["original", "targeted", "flood"], "seeds": [0]})
-    made.ok("prepare", "probe", "select", "fit", "generate")
-    return made.folder
-
-
-@pytest.fixture
-def ready(project: Project, generated: Path) -> Project:
-    """Give a copy of it."""
-    shutil.copytree(generated, project.folder, dirs_exist_ok=True)
-    return project
 
 
 def pool_keys(project: Project) -> list[str]:
