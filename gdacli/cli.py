@@ -12,6 +12,7 @@ from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
 from gdacli.options import ArmName, AsJson, Debug, Directory, Overrides, SeedOption
 from gdacli.paths import PREVIEW
 from gdacli.sharing_commands import import_pool, pull, push
+from gdacli.theory_commands import theory
 
 app = typer.Typer(
     name="gdacli",
@@ -344,6 +345,7 @@ app.command()(pull)
 app.command("import-pool")(import_pool)
 app.command()(export)
 app.command()(predict)
+app.add_typer(theory, name="theory")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

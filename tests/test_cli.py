@@ -22,7 +22,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
-    outcome = invoke(command, "--help")
+    outcome = invoke(*command.split(), "--help")
     assert outcome.code == 0
     assert f"Example: gdacli {command}" in outcome.stdout
     assert "--json" in outcome.stdout
