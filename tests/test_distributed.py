@@ -1,7 +1,6 @@
 """Two processes with gloo give what one gives with the same batch."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_objectives import make
 from test_training import SETTINGS, halves
+from two_processes import environments
 
 from gdacli.distributed import World, joined
 from gdacli.errors import GdaError
@@ -65,19 +65,16 @@ def trained() -> dict[str, tuple[dict[str, torch.Tensor], list[tuple[float, floa
 
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
-    """Give what this process trains alone, and what two do; test_train.py starts two with torchrun, as users do."""
+    """Give what this process trains alone, and what two do; test_train.py starts the command twice."""
     output = tmp_path_factory.mktemp("distributed") / "two.pt"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    joining = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [fork_server.program(Path(__file__)), str(output)],
-            env={**os.environ, **joining, "RANK": rank, "LOCAL_RANK": rank},
+            env={**os.environ, **joining},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in ("0", "1")
+        for joining in environments()
     ]
     one = trained()
     for process in processes:

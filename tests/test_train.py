@@ -16,7 +16,7 @@ import torch
 from conftest import Project
 from fork_server import commands
 from killed_training import TRAIN, hashes, kill_training, ready_to_train, states, training
-from safetensors.torch import load_file
+from two_processes import check_that_two_train_as_one, environments
 
 import gdacli.timm_models  # noqa: F401  registers our architectures
 from gdacli.models import load_checkpoint
@@ -148,21 +148,12 @@ def test_evaluate_refuses_damaged_trainings_and_those_of_other_settings(ready):
 
 
 def test_two_processes_give_the_weights_of_one(ready, tmp_path):
-    settings = ["loading=stream", "augment.mixup={}", "model_args.width=32", "budget.epochs=null"]
-    settings.append("budget.updates=2")  # later, rounding flips a ReLU
-    options = [word for setting in settings for word in ("-S", f"train.{setting}")]
-    assert ready(*TRAIN, *options).code == 0
-    name = "data/train/original-0/model.safetensors"
-    one = load_file(ready.folder / name)
-    shutil.rmtree(tmp_path / "work")
-    shutil.rmtree(ready.folder / "data/train")
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gdacli")
-    run = training(ready, *options, "-S", "compute.threads=1", program=launcher)
-    stdout, stderr = run.communicate()
-    assert run.returncode == 0, stderr
-    assert stdout.count("original-0: 2 updates") == 1
-    two = load_file(ready.folder / name)
-    assert all(torch.allclose(one[key].double(), two[key].double(), rtol=1e-3, atol=2e-5) for key in one)
+    gdacli = str(commands() / "gdacli")
+
+    def start(training):
+        return [training(("env", *(f"{key}={value}" for key, value in of.items()), gdacli)) for of in environments()]
+
+    check_that_two_train_as_one(ready, tmp_path / "work", start)
 
 
 def test_other_commands_do_not_run_in_several_processes(ready, monkeypatch):
