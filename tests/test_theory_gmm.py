@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 from conftest import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.special import ndtr
-from scipy.stats import ks_2samp, ttest_1samp
+from scipy.stats import ks_2samp, ncx2, ttest_1samp
 
 from gdacli.errors import GdaError
 from gdacli.theory import gaussian_mixture, gaussian_mixture_exact
@@ -151,9 +154,21 @@ def test_the_error_of_real_points_is_exact(dimension, num_train, sigma):
     errors = losses(dimension, num_train, [0], 20_000, sigma).test_error
     exact = gaussian_mixture_exact.expected_test_error(dimension, num_train, sigma)
     assert ttest_1samp(errors[0], exact).pvalue > 0.01
-    if dimension == 1:
-        wrong = ndtr(-np.sqrt(num_train) / sigma)
-        assert exact == pytest.approx(ndtr(-1 / sigma) * (1 - wrong) + ndtr(1 / sigma) * wrong)
+    # theta . x < 0 where ||theta sqrt m + x|| < ||theta sqrt m - x||: two independent noncentral chi-squares.
+    near, far = ((np.sqrt(num_train) + sign) ** 2 / (2 * sigma**2) for sign in (-1, 1))
+    root = np.sqrt(dimension + near)
+    below, _ = quad(
+        lambda r: ncx2.pdf(r * r, dimension, near) * 2 * r * ncx2.cdf(r * r, dimension, far),
+        max(0, root - 9),
+        root + 9,
+        points=[root],
+    )
+    assert exact == pytest.approx(below, rel=1e-8)
+
+
+def test_the_error_of_very_many_real_points_is_the_least_possible():
+    for dimension in (1, 2, 50, 8192):
+        assert gaussian_mixture_exact.expected_test_error(dimension, 10**11, 0.6) == pytest.approx(ndtr(-1 / 0.6))
 
 
 def test_what_a_gamma_gives_hangs_on_nothing_else(monkeypatch):
@@ -168,7 +183,7 @@ def test_what_a_gamma_gives_hangs_on_nothing_else(monkeypatch):
     )
     assert done == [30, 20]
     assert np.array_equal(in_blocks.gap[:, :30], losses(5, 9, [0, 5], 30).gap)
-    assert len(np.unique(in_blocks.gap[0])) == 50
+    assert len(np.unique(in_blocks.test_loss[0])) == 50
 
 
 def test_the_figure_set_has_all_grids_and_sweeps():
@@ -190,6 +205,7 @@ def test_a_case_of_ones_own(tmp_path):
     rows = list(csv.DictReader((tmp_path / "gmm.csv").open()))
     assert [row["num_generated"] for row in rows] == ["0", "10", "1000"]
     assert [float(row["gap"]) for row in rows] == [point["gap"] for point in found["points"]]
+    assert [round(point["error_if_real"], 2) for point in found["points"]] == [16.19, 11.41, 4.92]
     outcome = run(10, 50, "1,100", 0.6, 200, 0)
     assert outcome.figures["points"] == found["points"]
     for point in found["points"][1:]:
@@ -199,6 +215,19 @@ def test_a_case_of_ones_own(tmp_path):
     assert "significantly higher than without generated points at gamma 1" in text
     assert "significantly lower at none" in text
     assert "1000 more real points" in text
+
+
+def test_the_page_shows_what_the_command_prints():
+    page = PAGE.read_text()
+    every, own = (shlex.split(line[2:]) for line in page.splitlines() if line.startswith("$ "))
+    assert every == own[:3] == ["gdacli", "theory", "gmm"]
+    told = dict(zip(own[3::2], own[4::2], strict=True))
+    assert set(told) == {"--m", "--d", "--gammas"}
+    assert run(int(told["--m"]), int(told["--d"]), told["--gammas"], 0.6, 1000, 0).summary in page
+    sweep = run(10, 50, "0,1,2,5,10,20,50,100", 0.6, 1000, 0).summary
+    assert sweep[: sweep.index("\n\n- ")] in page
+    for file, function in re.findall(r"`gdacli/theory/(\w+)\.py`: `(\w+)`", page):
+        assert callable(getattr(import_module(f"gdacli.theory.{file}"), function))
 
 
 @pytest.mark.parametrize(
