@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import ks_2samp, ncx2, ttest_1samp
+from sklearn.datasets import make_blobs
 
 from gdacli.errors import GdaError
 from gdacli.theory import gaussian_mixture, gaussian_mixture_exact
@@ -141,6 +142,11 @@ def test_the_known_test_errors():
     assert (np.abs(errors.mean(1) - known) < 3 * of_both).all()
     assert (errors[1:].mean(1) > errors[0].mean()).all()
     assert np.allclose(losses(1, 40).test_error, ndtr(-1 / 0.6), rtol=1e-12)
+
+
+def test_classes_are_balanced_as_in_the_published_code():
+    labels = make_blobs(7, centers=[[-1.0], [1.0]])[1]
+    assert class_counts(7).tolist() == np.bincount(labels).tolist()
 
 
 def test_the_known_bound():

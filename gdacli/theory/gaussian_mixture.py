@@ -10,7 +10,7 @@ Shapes: R repeats, 2 classes, d dimensions.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ class Losses:
     def gap(self) -> Array:
         """Return the generalisation gap, test loss - train loss."""
         return self.test_loss - self.train_loss
+
+
+_NAMES = [field.name for field in fields(Losses)]
 
 
 def class_counts(num: int) -> NDArray[np.int64]:
@@ -152,7 +155,7 @@ def simulate(
         size = min(block, repeats - start)
         found.append(_simulate_block([seed, dimension, num_train, start], size, dimension, num_train, gammas, sigma))
         advance(size)
-    return Losses(*(np.concatenate([getattr(each, name) for each in found], 1) for name in Losses.__annotations__))
+    return Losses(*(np.concatenate([getattr(each, name) for each in found], 1) for name in _NAMES))
 
 
 def _simulate_block(
@@ -166,4 +169,4 @@ def _simulate_block(
         scatters = np.random.default_rng([*seed, num])
         added = [draw_groups(scatters, normals, class_counts(num), real.offsets, variance)] if num else []
         found.append(fit_and_test([real, *added], sigma))
-    return Losses(*(np.stack([getattr(each, name) for each in found]) for name in Losses.__annotations__))
+    return Losses(*(np.stack([getattr(each, name) for each in found]) for name in _NAMES))
