@@ -39,7 +39,7 @@ def two_layer(
     beta_e: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the fast-learnable feature.")] = 1.0,
     beta_d: Annotated[float, typer.Option(min=0, max=10, help="Strength of the slow-learnable feature.")] = 0.2,
     examples: Annotated[int, typer.Option(min=10, max=1000, help="N, before augmentation.")] = 100,
-    dimension: Annotated[int, typer.Option(min=12, max=20_000, help="d, of a patch.")] = 300,
+    dimension: Annotated[int, typer.Option(min=3, max=20_000, help="d, of a patch.")] = 300,
     filters: Annotated[int, typer.Option(min=1, max=200, help="J, of the network.")] = 10,
     learning_rate: Annotated[float, typer.Option(min=1e-6, max=1000, help="Of the full-batch steps.")] = 1.0,
     rho: Annotated[float, typer.Option(min=1e-9, max=10, help="SAM's radius.")] = 0.05,

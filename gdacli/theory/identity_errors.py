@@ -30,17 +30,16 @@ from gdacli.theory.identities import (
     slow_amplification,
 )
 from gdacli.theory.monte_carlo import MonteCarlo, monte_carlo
-from gdacli.theory.two_layer_setting import INITIAL_SD, Setting, Stream
+from gdacli.theory.two_layer_setting import DIMENSIONS, FEWEST_PAIRS, INITIAL_SD, Setting, Stream
 
-DIMENSIONS = (0.5, 1.0, 3.0, 10.0, 30.0)
-"""d / N at which the identities are checked with noises that are not orthogonal."""
 RADII = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 LATER = 5
 """Iterations of gradient descent after which rho is varied again: the fast feature is being learned then."""
 MOST_REPEATS = 10
 """Draws of the failures: each has J N relative errors, so that few are enough."""
-PAIRED_REPEATS = 200
-"""Draws of the comparison of upsampling and generation: one step, no training."""
+MOST_PAIRS = 200
+"""Draws of the comparison of upsampling and generation: one step, no training. Fewer of a large set."""
+_PAIRED_NUMBERS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Failure:
     noise: str
     """"orthogonal", "normal" (of Definition 3.1), or "normal off the features": orthogonal to both."""
     dimension: int
+    """With orthogonal noises the setting's, or the lowest in which there are as many."""
     rho: float | None
     logits: str
     """"held" at those before SAM's perturbation, "own", or "-" where there is no perturbation."""
@@ -68,7 +68,7 @@ class Tolerated:
     factor: float
     """E[<w, gamma>^2 ||gamma||^2] over E[<w, xi>^2 ||xi||^2]."""
     expected: float
-    """NoiseAlign of generation over that of upsampling, less 1, for l = 1/2: exact at this N."""
+    """NoiseAlign of generation over that of upsampling, less 1: exact at this N."""
     found: MonteCarlo
     """The same over repeats: the mean difference over the mean NoiseAlign of upsampling."""
 
@@ -89,7 +89,7 @@ class AlignsLess:
 def exact_errors(setting: Setting) -> dict[str, float]:
     """Return the largest relative error of each identity under the paper's simplifications."""
     original, more, made = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES), setting.repeats)
-    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 1), setting.repeats, setting.dimension)
+    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 1), setting.repeats, setting.orthogonal_dimension)
     sides = {
         "noise gradient, gradient descent": noise_gradient(weights, original),
         "noise gradient, SAM": sam_noise_gradient(weights, original, setting.rho, hold_logits=True),
@@ -128,14 +128,16 @@ def failures_by_dimension(setting: Setting, advance: Callable[[int], None]) -> l
 def failures_by_rho(setting: Setting, advance: Callable[[int], None]) -> list[Failure]:
     """Return the errors of SAM's identity with orthogonal noises and the network's own logit terms, over rho."""
     original, _, _ = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES, 3), _num_repeats(setting))
-    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), _num_repeats(setting), setting.dimension)
+    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), _num_repeats(setting), setting.orthogonal_dimension)
     found = []
     for iteration in (0, LATER):
         for rho in RADII:
             errors = relative_errors(sam_noise_gradient(weights, original, rho, hold_logits=False))
             quantiles = _quantiles(list(errors))
             found.append(
-                Failure("noise gradient, SAM", "orthogonal", setting.dimension, rho, "own", iteration, *quantiles)
+                Failure(
+                    "noise gradient, SAM", "orthogonal", setting.orthogonal_dimension, rho, "own", iteration, *quantiles
+                )
             )
             advance(1)
         for _ in range(LATER):
@@ -151,7 +153,7 @@ def sam_aligns_less(setting: Setting) -> list[AlignsLess]:
     Source: the end of Theorem 4.1.
     """
     original, _, _ = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES, 3), setting.repeats)
-    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), setting.repeats, setting.dimension)
+    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), setting.repeats, setting.orthogonal_dimension)
     held = logit_terms(weights, original)
     of_descent = noise_align(weights, original, gradient(weights, original))
     bound = float(largest_rho(weights, original).min())
@@ -167,26 +169,25 @@ def sam_aligns_less(setting: Setting) -> list[AlignsLess]:
 def tolerated_noise(setting: Setting) -> list[Tolerated]:
     """Compare NoiseAlign of generation and of upsampling from the same weights, over the noise of the generated.
 
-    With orthogonal noises; each row uses the same draws, with the generated noises scaled to the row's factor.
+    With orthogonal noises and all logit terms 1/2, as at the start; each row uses the same draws, with the generated
+    noises scaled to the row's factor.
     """
     alone = replace(setting, generated_noise_sd=setting.noise_sd)
-    _, more, made = _orthogonal_sets(alone, setting.rng(Stream.TOLERANCE), PAIRED_REPEATS, made_dimension(setting))
-    weights = _weights(setting, setting.rng(Stream.TOLERANCE, 1), PAIRED_REPEATS, made_dimension(setting))
-    of_more = noise_align(weights, more, gradient(weights, more)).mean(1)
+    dimension = setting.num_augmented + 2
+    repeats = min(MOST_PAIRS, max(FEWEST_PAIRS, _PAIRED_NUMBERS // (setting.num_augmented * dimension)))
+    _, more, made = _orthogonal_sets(alone, setting.rng(Stream.TOLERANCE), repeats, dimension)
+    weights = _weights(setting, setting.rng(Stream.TOLERANCE, 1), repeats, dimension)
+    half = np.full(made.labels.shape, 0.5)
+    of_more = noise_align(weights, more, gradient(weights, more, half[:, : setting.num_examples])).mean(1)
     found = []
     for factor in sorted({0.25, 1.0, setting.k - 1.0, float(setting.k), setting.k + 1.0, setting.k + 2.0}):
         noise = made.noise.copy()
         noise[:, setting.num_examples :] *= factor**0.25  # <w, gamma>^2 ||gamma||^2 is of the fourth order
         scaled = replace(made, noise=noise)
-        of_made = noise_align(weights, scaled, gradient(weights, scaled)).mean(1)
+        of_made = noise_align(weights, scaled, gradient(weights, scaled, half)).mean(1)
         expected = expected_ratio(setting.num_examples, setting.num_slow, setting.k, factor) - 1
         found.append(Tolerated(factor, expected, monte_carlo((of_made - of_more) / of_more.mean())))
     return found
-
-
-def made_dimension(setting: Setting) -> int:
-    """Return the fewest dimensions in which the noises of the augmented set and the features are orthogonal."""
-    return setting.num_augmented + 2
 
 
 def expected_ratio(num_examples: int, num_slow: int, k: int, factor: float) -> float:
@@ -231,7 +232,7 @@ def _checked(setting: Setting, weights: Array, original: Examples, made: Example
 def _orthogonal_sets(
     setting: Setting, rng: np.random.Generator, repeats: int, dimension: int | None = None
 ) -> tuple[Examples, Examples, Examples]:
-    dimension = dimension or setting.dimension
+    dimension = dimension or setting.orthogonal_dimension
     plain = setting.draw(rng, repeats, dimension)
     made = orthogonalised(with_generated(plain, setting.k, setting.draw_generated(rng, repeats, dimension)))
     original = _first(made, setting.num_examples)

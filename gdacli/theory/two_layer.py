@@ -26,7 +26,7 @@ from gdacli.theory.learning_curves import (
 from gdacli.theory.monte_carlo import MonteCarlo, monte_carlo
 from gdacli.theory.outcome import Outcome, Row
 from gdacli.theory.two_layer_plots import draw
-from gdacli.theory.two_layer_setting import INITIAL_SD, Setting, check
+from gdacli.theory.two_layer_setting import DIMENSIONS, INITIAL_SD, Setting, check
 from gdacli.theory.two_layer_summary import summary
 from gdacli.theory.variance_grid import VIEWS, Cell
 
@@ -53,7 +53,7 @@ def run(setting: Setting, batch_size: int | None) -> Outcome:
     at = recorded_iterations(setting.iterations)
     with progress("theory: four arms", len(ARMS) * (setting.iterations + 1), "iterations") as advance:
         curves = learning_curves(setting, at, advance)
-    num = 2 * (len(identity_errors.DIMENSIONS) + len(identity_errors.RADII))
+    num = 2 * (len(DIMENSIONS) + len(identity_errors.RADII))
     with progress("theory: identities", num, "settings") as advance:
         exact = identity_errors.exact_errors(setting)
         failures = identity_errors.failures_by_dimension(setting, advance)
@@ -219,7 +219,7 @@ def _exact_row(setting: Setting, identity: str, error: float) -> Row:
     return {
         "identity": identity,
         "noise": "orthogonal",
-        "dimension": setting.dimension,
+        "dimension": setting.orthogonal_dimension,
         "rho": setting.rho if of_sam else None,
         "logits": "held" if of_sam or identity.startswith("feature") else "-",
         "iteration": 0,

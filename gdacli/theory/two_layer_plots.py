@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gdacli.plots import COLOURS
-from gdacli.theory.identity_errors import DIMENSIONS, Failure
+from gdacli.theory.identity_errors import Failure
 from gdacli.theory.learning_curves import Curve
 from gdacli.theory.monte_carlo import monte_carlo
-from gdacli.theory.two_layer_setting import Setting
+from gdacli.theory.two_layer_setting import DIMENSIONS, Setting
 from gdacli.theory.variance_grid import Cell, Strata
 
 _STYLES = ("-", (0, (4, 2)), "-.", (0, (1, 1)))

@@ -12,6 +12,10 @@ INITIAL_SD = 0.1
 """sigma_0 of every initial weight. Ours: the paper gives none."""
 LARGEST_NOISE = 2e9
 """Bytes of noise patches that a run may hold."""
+DIMENSIONS = (0.5, 1.0, 3.0, 10.0, 30.0)
+"""d / N at which the identities are checked with noises that are not orthogonal."""
+FEWEST_PAIRS = 20
+"""Draws of the comparison of upsampling and generation, at least."""
 
 
 class Stream(IntEnum):
@@ -60,6 +64,11 @@ class Setting:
         """N_new = alpha N + k (1 - alpha) N."""
         return self.num_examples + (self.k - 1) * self.num_slow
 
+    @property
+    def orthogonal_dimension(self) -> int:
+        """The dimension, or if that is too low the lowest with orthogonal noises of the augmented set and features."""
+        return max(self.dimension, self.num_augmented + 2)
+
     def rng(self, *stream: int) -> np.random.Generator:
         """Return the generator of a stream."""
         return np.random.default_rng([self.seed, *stream])
@@ -99,14 +108,14 @@ def check(setting: Setting) -> None:
             f"--beta-d: found {setting.beta_d:g}, needs less than --beta-e ({setting.beta_e:g}): "
             "or it is not the slow-learnable feature"
         )
-    if setting.dimension < setting.num_augmented + 2:
-        raise GdaError(
-            f"--dimension: found {setting.dimension}, needs at least {setting.num_augmented + 2}: the "
-            f"{setting.num_augmented} noises of the augmented set and two features are to be orthogonal"
-        )
-    size = 8.0 * setting.repeats * setting.num_augmented * setting.dimension
+    num = setting.num_augmented
+    numbers = max(
+        setting.repeats * setting.orthogonal_dimension, FEWEST_PAIRS * (num + 2), DIMENSIONS[-1] * setting.num_examples
+    )
+    size = 8.0 * num * numbers
     if size > LARGEST_NOISE:
         raise GdaError(
-            f"--repeats: found {setting.repeats}, with {setting.num_augmented} examples in {setting.dimension} "
-            f"dimensions their noises take {size / 1e9:.1f} GB, more than {LARGEST_NOISE / 1e9:g}: take fewer"
+            f"--examples: found {setting.num_examples}, with k {setting.k}, {setting.dimension} dimensions and "
+            f"{setting.repeats} repeats the noises of {num} examples take {size / 1e9:.1f} GB, more than "
+            f"{LARGEST_NOISE / 1e9:g}: lower one of the four"
         )
