@@ -37,7 +37,7 @@ def two_layer(
     k: Annotated[int, typer.Option("--k", min=2, max=20, help="Examples per slow-learnable one, with copies.")] = 5,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Share of examples with the fast feature.")] = 0.9,
     beta_e: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the fast-learnable feature.")] = 1.0,
-    beta_d: Annotated[float, typer.Option(min=0, max=10, help="Strength of the slow-learnable feature.")] = 0.2,
+    beta_d: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the slow-learnable feature.")] = 0.2,
     examples: Annotated[int, typer.Option(min=10, max=1000, help="N, before augmentation.")] = 100,
     dimension: Annotated[int, typer.Option(min=3, max=20_000, help="d, of a patch.")] = 300,
     filters: Annotated[int, typer.Option(min=1, max=200, help="J, of the network.")] = 10,

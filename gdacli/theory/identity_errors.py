@@ -37,6 +37,8 @@ LATER = 5
 """Iterations of gradient descent after which rho is varied again: the fast feature is being learned then."""
 MOST_REPEATS = 10
 """Draws of the failures: each has J N relative errors, so that few are enough."""
+EXACT_REPEATS = 3
+"""Draws that the exact identities are checked on: no statistics, one would do."""
 MOST_PAIRS = 200
 """Draws of the comparison of upsampling and generation: one step, no training. Fewer of a large set."""
 _PAIRED_NUMBERS = 20_000_000
@@ -88,8 +90,11 @@ class AlignsLess:
 
 def exact_errors(setting: Setting) -> dict[str, float]:
     """Return the largest relative error of each identity under the paper's simplifications."""
-    original, more, made = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES), setting.repeats)
-    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 1), setting.repeats, setting.orthogonal_dimension)
+    dimension = setting.orthogonal_dimension
+    made = orthogonalised(_with_generated(setting, setting.rng(Stream.IDENTITIES), EXACT_REPEATS, dimension))
+    original = _first(made, setting.num_examples)
+    more = upsampled(original, setting.k)
+    weights = _weights(setting, setting.rng(Stream.IDENTITIES, 1), EXACT_REPEATS, dimension)
     sides = {
         "noise gradient, gradient descent": noise_gradient(weights, original),
         "noise gradient, SAM": sam_noise_gradient(weights, original, setting.rho, hold_logits=True),
@@ -111,8 +116,7 @@ def failures_by_dimension(setting: Setting, advance: Callable[[int], None]) -> l
             errors: dict[str, list[Array]] = {}
             for repeat in range(_num_repeats(setting)):
                 rng = setting.rng(Stream.IDENTITIES, 2, repeat)
-                original = setting.draw(rng, 1, dimension)
-                made = with_generated(original, setting.k, setting.draw_generated(rng, 1, dimension))
+                made = _with_generated(setting, rng, 1, dimension)
                 made = made if noise == "normal" else _off_the_features(made)
                 original = _first(made, setting.num_examples)
                 weights = _weights(setting, rng, 1, dimension)
@@ -127,7 +131,8 @@ def failures_by_dimension(setting: Setting, advance: Callable[[int], None]) -> l
 
 def failures_by_rho(setting: Setting, advance: Callable[[int], None]) -> list[Failure]:
     """Return the errors of SAM's identity with orthogonal noises and the network's own logit terms, over rho."""
-    original, _, _ = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES, 3), _num_repeats(setting))
+    rng = setting.rng(Stream.IDENTITIES, 3)
+    original = orthogonalised(setting.draw(rng, _num_repeats(setting), setting.orthogonal_dimension))
     weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), _num_repeats(setting), setting.orthogonal_dimension)
     found = []
     for iteration in (0, LATER):
@@ -152,7 +157,8 @@ def sam_aligns_less(setting: Setting) -> list[AlignsLess]:
 
     Source: the end of Theorem 4.1.
     """
-    original, _, _ = _orthogonal_sets(setting, setting.rng(Stream.IDENTITIES, 3), setting.repeats)
+    rng = setting.rng(Stream.IDENTITIES, 3)
+    original = orthogonalised(setting.draw(rng, setting.repeats, setting.orthogonal_dimension))
     weights = _weights(setting, setting.rng(Stream.IDENTITIES, 4), setting.repeats, setting.orthogonal_dimension)
     held = logit_terms(weights, original)
     of_descent = noise_align(weights, original, gradient(weights, original))
@@ -175,7 +181,8 @@ def tolerated_noise(setting: Setting) -> list[Tolerated]:
     alone = replace(setting, generated_noise_sd=setting.noise_sd)
     dimension = setting.num_augmented + 2
     repeats = min(MOST_PAIRS, max(FEWEST_PAIRS, _PAIRED_NUMBERS // (setting.num_augmented * dimension)))
-    _, more, made = _orthogonal_sets(alone, setting.rng(Stream.TOLERANCE), repeats, dimension)
+    made = _along_axes(_with_generated(alone, setting.rng(Stream.TOLERANCE), repeats, dimension))
+    more = upsampled(_first(made, setting.num_examples), setting.k)
     weights = _weights(setting, setting.rng(Stream.TOLERANCE, 1), repeats, dimension)
     half = np.full(made.labels.shape, 0.5)
     of_more = noise_align(weights, more, gradient(weights, more, half[:, : setting.num_examples])).mean(1)
@@ -229,14 +236,17 @@ def _checked(setting: Setting, weights: Array, original: Examples, made: Example
     yield "upsampled = k x generated", sides
 
 
-def _orthogonal_sets(
-    setting: Setting, rng: np.random.Generator, repeats: int, dimension: int | None = None
-) -> tuple[Examples, Examples, Examples]:
-    dimension = dimension or setting.orthogonal_dimension
-    plain = setting.draw(rng, repeats, dimension)
-    made = orthogonalised(with_generated(plain, setting.k, setting.draw_generated(rng, repeats, dimension)))
-    original = _first(made, setting.num_examples)
-    return original, upsampled(original, setting.k), made
+def _with_generated(setting: Setting, rng: np.random.Generator, repeats: int, dimension: int) -> Examples:
+    original = setting.draw(rng, repeats, dimension)
+    return with_generated(original, setting.k, setting.draw_generated(rng, repeats, dimension))
+
+
+def _along_axes(examples: Examples) -> Examples:
+    """Turn each noise onto an axis of its own: orthogonal, and weights favour no direction."""
+    num = examples.noise.shape[1]
+    noise = np.zeros(examples.noise.shape)
+    noise[:, np.arange(num), np.arange(2, num + 2)] = np.linalg.norm(examples.noise, axis=2)
+    return replace(examples, noise=noise)
 
 
 def _first(examples: Examples, num: int) -> Examples:

@@ -66,17 +66,18 @@ def learning_curves(setting: Setting, at: Sequence[int], advance: Callable[[int]
     noise = setting.draw_generated(setting.rng(Stream.GENERATED), setting.repeats, setting.dimension)
     fresh = setting.rng(Stream.FRESH).standard_normal((NUM_FRESH, min(setting.num_filters, setting.dimension)))
     sets = (original, original, upsampled(original, setting.k), with_generated(original, setting.k, noise))
-    return {
-        arm: _train(setting, examples, original, weights, setting.rho if arm == "SAM" else 0.0, at, fresh, advance)
-        for arm, examples in zip(ARMS, sets, strict=True)
-    }
+    with np.errstate(all="ignore"):  # what is no number is refused
+        return {
+            arm: _train(setting, examples, original, weights, setting.rho if arm == "SAM" else 0.0, at, fresh, advance)
+            for arm, examples in zip(ARMS, sets, strict=True)
+        }
 
 
 def expected_iterations(setting: Setting, start: float) -> dict[str, float]:
     """Return after about how many iterations each arm has learned the slow feature, if its examples keep l = 1/2.
 
     Without noise, a = <w_j, v_d> grows by 3 eta s beta_d^3 l a^2 a step, s being the share of slow examples in the
-    set: it runs away after 1 / (3 eta s beta_d^3 l a_0). Infinite for beta_d = 0.
+    set: it runs away after 1 / (3 eta s beta_d^3 l a_0).
 
     Args:
         setting: data and steps.
@@ -86,7 +87,7 @@ def expected_iterations(setting: Setting, start: float) -> dict[str, float]:
     """
     shares = [setting.num_slow / setting.num_examples, setting.k * setting.num_slow / setting.num_augmented]
     pulls = [1.5 * setting.learning_rate * share * setting.beta_d**3 * start for share in shares]
-    return dict(zip(ARMS, [1 / pull if pull else float("inf") for pull in np.repeat(pulls, 2).tolist()], strict=True))
+    return dict(zip(ARMS, (1 / np.repeat(pulls, 2)).tolist(), strict=True))
 
 
 def measured_amplification(weights: Array, ahead: Array, examples: Examples) -> Array:
@@ -141,16 +142,13 @@ def _train(
     for iteration in range(setting.iterations + 1):
         ahead = weights + ascent(weights, examples, rho) if rho else weights
         gradients = gradient(ahead, examples)
-        if not np.isfinite(gradients).all():
-            raise GdaError(
-                f"--learning-rate: found {setting.learning_rate:g}, with which the gradient is 0 or no number at "
-                f"iteration {iteration}: take a lower one, or fewer --iterations"
-            )
+        _refuse_unless_finite(gradients, setting, iteration)
         if iteration in recorded:
             found = _measure(weights, original, setting.noise_sd, fresh)
             measured.append(found | {"noise_align": noise_align(ahead, examples, gradients).mean(1)})
             ratios.append(equation_2(weights, examples, rho))
             amplifications.append(measured_amplification(weights, ahead, examples))
+            _refuse_unless_finite(amplifications[-1], setting, iteration)
         weights = weights - setting.learning_rate * gradients
         advance(1)
     return Curve(
@@ -158,6 +156,14 @@ def _train(
         np.array(ratios),
         np.array(amplifications),
     )
+
+
+def _refuse_unless_finite(values: Array, setting: Setting, iteration: int) -> None:
+    if not np.isfinite(values).all():
+        raise GdaError(
+            f"--learning-rate: found {setting.learning_rate:g} with --rho {setting.rho:g}, and a gradient is 0 or no "
+            f"number at iteration {iteration}: lower one of them or --iterations, or take weaker features"
+        )
 
 
 def _measure(weights: Array, original: Examples, noise_sd: float, fresh: Array) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """`gdacli theory two-layer`: what SAM, upsampling and generation learn in the paper's model, and what its theorems say.
 
-Source: Shi et al., the targeted-augmentation paper, sections 3 and 4 and appendices A to D.
+Source: the targeted-augmentation paper, sections 3 and 4 and appendices A to D.
 """
 
 from __future__ import annotations
