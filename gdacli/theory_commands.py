@@ -64,3 +64,60 @@ def gmm(
         return gaussian_mixture_program.run(m, d, gammas, sigma, repeats, seed)
 
     run_program(program, output, as_json, debug, directory)
+
+
+@theory.command("two-layer")
+def two_layer(
+    k: Annotated[int, typer.Option("--k", min=2, max=20, help="Examples per slow-learnable one, with copies.")] = 5,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Share of examples with the fast feature.")] = 0.9,
+    beta_e: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the fast-learnable feature.")] = 1.0,
+    beta_d: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the slow-learnable feature.")] = 0.2,
+    examples: Annotated[int, typer.Option(min=10, max=1000, help="N, before augmentation.")] = 100,
+    dimension: Annotated[int, typer.Option(min=3, max=20_000, help="d, of a patch.")] = 300,
+    filters: Annotated[int, typer.Option(min=1, max=200, help="J, of the network.")] = 10,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1000, help="Of the full-batch steps.")] = 1.0,
+    rho: Annotated[float, typer.Option(min=1e-9, max=10, help="SAM's radius.")] = 0.05,
+    noise_sd: Annotated[float, typer.Option(min=0.01, max=100, help="sigma_p, of the noise patches.")] = 1.5,
+    generated_noise_sd: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=100, help="The same of generated examples.", show_default="--noise-sd"),
+    ] = None,
+    iterations: Annotated[int, typer.Option(min=1, max=100_000, help="Steps of each arm.")] = 200,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="B of Theorem 4.3.", show_default="an allowed one near N / 4")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=3, max=1000, help="Data sets and initial weights.")] = 32,
+    seed: Seed = 0,
+    output: Output = Path("theory"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Show what SAM, upsampling and generation learn of two features and of noise, and check the paper's theorems.
+
+    Example: `gdacli theory two-layer --beta-d 0.8`
+    """
+
+    def program() -> "Outcome":
+        from gdacli.theory import two_layer
+        from gdacli.theory.two_layer_setting import Setting
+
+        setting = Setting(
+            k=k,
+            alpha=alpha,
+            beta_e=beta_e,
+            beta_d=beta_d,
+            num_examples=examples,
+            dimension=dimension,
+            num_filters=filters,
+            learning_rate=learning_rate,
+            rho=rho,
+            noise_sd=noise_sd,
+            generated_noise_sd=noise_sd if generated_noise_sd is None else generated_noise_sd,
+            iterations=iterations,
+            repeats=repeats,
+            seed=seed,
+        )
+        return two_layer.run(setting, batch_size)
+
+    run_program(program, output, as_json, debug, directory)

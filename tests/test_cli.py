@@ -18,6 +18,7 @@ COMMANDS = (
     "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
     "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict",
     "theory gmm",
+    "theory two-layer",
 )  # fmt: skip
 
 
