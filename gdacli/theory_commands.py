@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gdacli.invocation import enter, guard, show
+from gdacli.options import AsJson, Debug, Directory
 
 if TYPE_CHECKING:
     from gdacli.theory.outcome import Outcome
@@ -29,3 +30,60 @@ def run_program(program: Callable[[], "Outcome"], output: Path, as_json: bool, d
         show(result, lambda found: f"{outcome.summary}\n\nwrote {', '.join(found['files'])}", as_json)
 
     guard(work, debug)
+
+
+@theory.command()
+def selection(
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Share of the examples that are fast-learnable.")] = 0.7,
+    beta_d: Annotated[float, typer.Option(min=0, help="Strength of the slow-learnable feature.")] = 0.5,
+    beta_e: Annotated[float, typer.Option(min=0, help="Strength of the fast-learnable feature.")] = 1.0,
+    noise_sd: Annotated[float, typer.Option(min=0, help="Root mean square length of an example's noise.")] = 2.0,
+    num_examples: Annotated[int, typer.Option(min=8, max=5000, help="Training examples.")] = 200,
+    dimension: Annotated[int, typer.Option(min=3, max=5000, help="Of a patch.")] = 100,
+    num_filters: Annotated[int, typer.Option(min=1, max=500, help="Of the network.")] = 10,
+    initial_sd: Annotated[float, typer.Option(min=0, help="Standard deviation of the first weights.")] = 0.2,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of gradient descent.")] = 0.5,
+    epochs: Annotated[int, typer.Option(min=8, max=100_000, help="To train; one full-batch update each.")] = 300,
+    num_recorded: Annotated[int, typer.Option(min=2, help="After how many of them to select, at most.")] = 11,
+    vary: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=VALUE", help="Run again with another alpha, beta_d or noise_sd; may be repeated."),
+    ] = ["noise_sd=1", "noise_sd=3", "beta_d=0.8", "alpha=0.9"],  # noqa: B006
+    level: Annotated[float, typer.Option(min=0, max=1, help="F1 from which a choice counts as good.")] = 0.8,
+    repeats: Annotated[int, typer.Option(min=2, help="Data sets and first weights.")] = 20,
+    seed: Seed = 0,
+    output: Output = Path("theory"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Find out how well early outputs tell the examples that are learned late, as the separation epoch moves.
+
+    Example: `gdacli theory selection --noise-sd 3 --repeats 40`
+    """
+
+    def program() -> "Outcome":
+        from gdacli.theory import early_selection
+        from gdacli.theory.separation import Setting
+
+        return early_selection.run(
+            setting=Setting(
+                num_examples=num_examples,
+                dimension=dimension,
+                num_filters=num_filters,
+                alpha=alpha,
+                beta_e=beta_e,
+                beta_d=beta_d,
+                noise_sd=noise_sd,
+                initial_sd=initial_sd,
+                learning_rate=learning_rate,
+                epochs=epochs,
+            ),
+            vary=vary,
+            num_recorded=num_recorded,
+            level=level,
+            repeats=repeats,
+            seed=seed,
+        )
+
+    run_program(program, output, as_json, debug, directory)
