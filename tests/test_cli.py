@@ -17,7 +17,7 @@ GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = (
     "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
     "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict",
-    "theory selection",
+    "theory mixup", "theory selection",
 )  # fmt: skip
 
 

@@ -40,12 +40,23 @@ def _settings_table(settings: Sequence[Row], stop: Sequence[Row], level: float) 
     rows = []
     for name in dict.fromkeys(str(row["setting"]) for row in settings):
         own = {row["strategy"]: row for row in settings if row["setting"] == name}
-        verdicts = [str(row["verdict"]) for row in stop if (row["setting"], row["rival"]) == (name, "high_loss")]
+        compared = [
+            cell
+            for row in stop
+            if (row["setting"], row["rival"]) == (name, "high_loss")
+            for cell in (
+                _with_interval({**row, "difference_low": row["low"], "difference_high": row["high"]}, "difference"),
+                row["verdict"],
+            )
+        ] or ["-", "-"]
         epoch = own["cluster"]["auto_epoch"]
         stops = ["-" if epoch is None else f"{epoch:.0f}", *(_with_interval(own[each], "auto_f1") for each in _SHOWN)]
-        rows.append([name, *(_window(own[each]) for each in _SHOWN), *stops, *(verdicts or ["-"])])
+        rows.append([name, *(_window(own[each]) for each in _SHOWN), *stops, *compared])
     good = [f"{_SPOKEN[each]} good" for each in _SHOWN]
-    found = table(["setting", *good, "probe stops", *(f"{_SPOKEN[each]} F1 there" for each in _SHOWN), "verdict"], rows)
+    found = table(
+        ["setting", *good, "probe stops", *(f"{_SPOKEN[each]} F1 there" for each in _SHOWN), "difference", "verdict"],
+        rows,
+    )
     return (
         f"Epochs at which F1 is surely {level:g} or more (+: still at the last), and F1 where the probe stops:\n{found}"
     )
@@ -83,7 +94,7 @@ def _f1_sentence(differences: Sequence[Row], rival: str) -> str:
         for verdict in dict.fromkeys(str(row["verdict"]) for row in rows)
         if (epochs := [str(row["epoch"]) for row in rows if row["verdict"] == verdict])
     ]
-    return f"F1 against {_SPOKEN[rival]} (paired, p-values corrected): {'; '.join(parts)}."
+    return f"F1 against {_SPOKEN[rival]} (paired; p-values corrected): {'; '.join(parts)}."
 
 
 def _ranking_sentence(differences: Sequence[Row]) -> str:
@@ -117,6 +128,6 @@ def _two(value: Any) -> str:
 
 
 def _with_interval(row: Row, name: str) -> str:
-    if row[name] is None:
-        return "-"
+    if row[name] is None or row[f"{name}_low"] is None:
+        return _two(row[name])
     return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"

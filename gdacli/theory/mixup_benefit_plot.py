@@ -31,7 +31,8 @@ def benefit_plot(curves: Sequence[Row], level: float) -> Any:
         (learned, "rare_alignment", "How far the rare feature is learned"),
     ):
         for arm in arms:
-            rows = [row for row in curves if row["arm"] == arm]
+            first = 0 if arm in _FIXED else int(arm.removeprefix("stop_"))  # until its stop it is that of mixup
+            rows = [row for row in curves if row["arm"] == arm and int(row["update"] or 0) >= first]
             _band(axes, rows, name, *looks[arm])
         axes.set_xscale("log")
         axes.set_xlabel("update (full batch)")

@@ -26,7 +26,8 @@ def benefit_summary(figures: Mapping[str, Sequence[Row]], updates: int, repeats:
     ]
     stopped = [arm for arm in ends if arm not in _SPOKEN]
     sentences = [
-        f"After {updates} updates in every arm, {repeats} repeats; differences are paired, p-values corrected:",
+        f"After {updates} updates in every arm, {repeats} repeats. Differences are paired; an interval is of one "
+        f"comparison, a verdict holds for all {len(differences)} together (Holm):",
         *(_sentence(differences, arm, "erm") for arm in ("mixup", "two_weights")),
         _sentence(differences, "two_weights", "mixup"),
         *(_sentence(differences, arm, "mixup") for arm in stopped),
