@@ -48,7 +48,7 @@ SETTING = Setting(
     aligned=True,
     initial_sd=0.02,
     learning_rate=2.0,
-    updates=300,
+    updates=200,
     alpha=1.0,
     label_alpha=1.0,
 )
@@ -194,8 +194,8 @@ def test_another_stop_moves_no_other_arm():
 
 
 def test_mixup_learns_the_rare_feature_where_plain_training_does_not():
-    found = mixup_benefit.run(setting=SETTING, **RUN | {"stops": [150]})
-    ends: dict[Any, Any] = {row["arm"]: row for row in found.figures["curves"] if row["update"] == 300}
+    found = mixup_benefit.run(setting=SETTING, **RUN | {"stops": [100]})
+    ends: dict[Any, Any] = {row["arm"]: row for row in found.figures["curves"] if row["update"] == 200}
     assert ends["mixup"]["rare_alignment_low"] > ends["erm"]["rare_alignment_high"]
     assert ends["mixup"]["rare_error"] + 20 < ends["erm"]["rare_error"]
     assert ends["erm"]["common_error"] < 2
@@ -236,8 +236,8 @@ def test_settings_that_make_no_sense(change, message):
 
 
 def test_stops_and_rates_that_make_no_sense():
-    with pytest.raises(GdaError, match="--stop: found 300, needs 1 to 299, before --updates"):
-        mixup_benefit.run(setting=SETTING, **RUN | {"stops": [300]})
+    with pytest.raises(GdaError, match="--stop: found 200, needs 1 to 199, before --updates"):
+        mixup_benefit.run(setting=SETTING, **RUN | {"stops": [200]})
     with pytest.raises(GdaError, match="--learning-rate: the training diverged: lower it"):
         mixup_benefit.run(setting=replace(SETTING, updates=10, learning_rate=1e30), **RUN)
 

@@ -194,8 +194,6 @@ def test_a_change_more_changes_no_other_figure(outcome):
     again = early_selection.run(**RUN, vary=[])
     assert again.figures["quality"] == outcome.figures["quality"]
     assert again.figures["windows"] == outcome.figures["windows"][: len(STRATEGIES)]
-    other = early_selection.run(**RUN | {"seed": 1}, vary=[])
-    assert other.figures["quality"] != outcome.figures["quality"]
 
 
 def test_the_command_writes_its_files(tmp_path):
