@@ -111,7 +111,10 @@ def _changed(setting: Setting, change: str) -> Setting:
     if not 0 <= number <= (1 if name == "alpha" else np.inf):
         raise GdaError(f"--vary: found {change!r}, needs 0 or more, of alpha at most 1")
     changes: dict[str, Any] = {name: number}
-    return replace(setting, **changes)
+    try:
+        return replace(setting, **changes)
+    except GdaError as error:
+        raise GdaError(f"--vary {change}: {error}") from error
 
 
 def _interval(name: str, values: np.ndarray) -> dict[str, Any]:
