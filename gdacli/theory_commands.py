@@ -121,3 +121,125 @@ def two_layer(
         return two_layer.run(setting, batch_size)
 
     run_program(program, output, as_json, debug, directory)
+
+
+@theory.command()
+def selection(
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Share of the examples that are fast-learnable.")] = 0.7,
+    beta_d: Annotated[float, typer.Option(min=0, help="Strength of the slow-learnable feature.")] = 0.5,
+    beta_e: Annotated[float, typer.Option(min=0, help="Strength of the fast-learnable feature.")] = 1.0,
+    noise_sd: Annotated[float, typer.Option(min=0, help="Root mean square length of an example's noise.")] = 2.0,
+    num_examples: Annotated[int, typer.Option(min=8, max=5000, help="Training examples.")] = 200,
+    dimension: Annotated[int, typer.Option(min=3, max=5000, help="Of a patch.")] = 100,
+    num_filters: Annotated[int, typer.Option(min=1, max=500, help="Of the network.")] = 10,
+    initial_sd: Annotated[float, typer.Option(min=0, help="Standard deviation of the first weights.")] = 0.2,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of gradient descent.")] = 0.5,
+    epochs: Annotated[int, typer.Option(min=8, max=100_000, help="To train; one full-batch update each.")] = 300,
+    num_recorded: Annotated[int, typer.Option(min=2, help="After how many of them to select, at most.")] = 11,
+    vary: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=VALUE", help="Run again with another alpha, beta_d or noise_sd; may be repeated."),
+    ] = ["noise_sd=1", "noise_sd=3", "beta_d=0.8", "alpha=0.9"],  # noqa: B006
+    level: Annotated[float, typer.Option(min=0, max=1, help="F1 from which a choice counts as good.")] = 0.8,
+    repeats: Annotated[int, typer.Option(min=2, help="Data sets and first weights.")] = 20,
+    seed: Seed = 0,
+    output: Output = Path("theory"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Find out how well early outputs tell the examples that are learned late, as the separation epoch moves.
+
+    Example: `gdacli theory selection --noise-sd 3 --repeats 40`
+    """
+
+    def program() -> "Outcome":
+        from gdacli.theory import early_selection
+        from gdacli.theory.separation import Setting
+
+        return early_selection.run(
+            setting=Setting(
+                num_examples=num_examples,
+                dimension=dimension,
+                num_filters=num_filters,
+                alpha=alpha,
+                beta_e=beta_e,
+                beta_d=beta_d,
+                noise_sd=noise_sd,
+                initial_sd=initial_sd,
+                learning_rate=learning_rate,
+                epochs=epochs,
+            ),
+            vary=vary,
+            num_recorded=num_recorded,
+            level=level,
+            repeats=repeats,
+            seed=seed,
+        )
+
+    run_program(program, output, as_json, debug, directory)
+
+
+@theory.command()
+def mixup(
+    rare_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the examples with a rare feature.")] = 0.1,
+    distractor: Annotated[
+        float, typer.Option(min=0, help="Strength of the feature noise: a common feature of a random class.")
+    ] = 0.5,
+    noise_sd: Annotated[float, typer.Option(min=0, help="Root mean square length of an example's noise.")] = 3.0,
+    aligned: Annotated[bool, typer.Option(help="The feature is at the same place in every example.")] = False,
+    num_examples: Annotated[int, typer.Option(min=4, max=5000, help="Training examples.")] = 100,
+    dimension: Annotated[int, typer.Option(min=5, max=5000, help="Of a patch.")] = 400,
+    num_filters: Annotated[int, typer.Option(min=2, max=500, help="Of the network, half of them per class.")] = 10,
+    initial_sd: Annotated[float, typer.Option(min=0, help="Standard deviation of the first weights.")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of gradient descent.")] = 1.0,
+    updates: Annotated[int, typer.Option(min=2, max=100_000, help="Full-batch updates of every arm.")] = 1500,
+    alpha: Annotated[float, typer.Option(min=1e-3, help="Beta(alpha, alpha) draws an input's own weight.")] = 1.0,
+    label_alpha: Annotated[
+        float, typer.Option(min=1e-3, help="Beta(label_alpha, label_alpha) draws a label's, in the arm of two weights.")
+    ] = 1.0,
+    stop: Annotated[
+        list[int], typer.Option(metavar="UPDATE", min=1, help="Last update with mixup of an arm; may be repeated.")
+    ] = [100, 400, 1000],  # noqa: B006
+    num_recorded: Annotated[int, typer.Option(min=2, help="After how many updates to test, at most.")] = 30,
+    level: Annotated[
+        float, typer.Option(min=0, max=100, help="Test error on rare examples in %, from which they are learned.")
+    ] = 25.0,
+    repeats: Annotated[int, typer.Option(min=2, help="Data sets and first weights.")] = 10,
+    seed: Seed = 0,
+    output: Output = Path("theory"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+    directory: Directory = Path(),
+) -> None:
+    """Find out when mixup learns rare features, and what stopping it early or weighting labels apart changes.
+
+    Example: `gdacli theory mixup --rare-share 0.2 --stop 200 --stop 800`
+    """
+
+    def program() -> "Outcome":
+        from gdacli.theory import mixup_benefit
+
+        return mixup_benefit.run(
+            setting=mixup_benefit.Setting(
+                num_examples=num_examples,
+                dimension=dimension,
+                num_filters=num_filters,
+                rare_share=rare_share,
+                distractor=distractor,
+                noise_sd=noise_sd,
+                aligned=aligned,
+                initial_sd=initial_sd,
+                learning_rate=learning_rate,
+                updates=updates,
+                alpha=alpha,
+                label_alpha=label_alpha,
+            ),
+            stops=stop,
+            num_recorded=num_recorded,
+            level=level,
+            repeats=repeats,
+            seed=seed,
+        )
+
+    run_program(program, output, as_json, debug, directory)

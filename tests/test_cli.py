@@ -19,6 +19,7 @@ COMMANDS = (
     "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict",
     "theory gmm",
     "theory two-layer",
+    "theory mixup", "theory selection",
 )  # fmt: skip
 
 
