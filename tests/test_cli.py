@@ -16,7 +16,7 @@ from gdacli.invocation import show
 GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = (
     "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
-    "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict",
+    "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict", "advise",
 )  # fmt: skip
 
 

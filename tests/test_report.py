@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gdacli.advice_figures import Figures, Judge, Probe, Settings
 from gdacli.arm_results import ArmResult, Comparison, Effort
 from gdacli.cleanliness import Cleanliness, Copies, Copy
+from gdacli.clustered_share import Share
 from gdacli.comparison import hedges_g, holm, seeds_needed
 from gdacli.course import Course, DistanceRow
 from gdacli.distribution_metrics import Diversity, KernelDistance, NeighbourScores
@@ -103,9 +105,25 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {}, {"targeted-0": "w" * 64}, ["cpu"]),
         train={"lr": 0.1},
         settings={"generate": {"solver": "ddpm"}},
+        figures=FIGURES,
     )
 
 
+FIGURES = Figures(
+    settings=Settings("targeted", "cross_entropy", 3.0, True),
+    class_counts={"a<b": 6, "c": 4},
+    num_features=8,
+    features="probe",
+    control=None,
+    judge=Judge("original-0", True, Share(90.0, 80.0, 95.0, 10, 10), None),
+    probe=Probe(1, 20.0),
+    selection=None,
+    groups=[],
+    copies=None,
+    memorised=None,
+    verdict=None,
+    no_verdict=None,
+)
 CLEANLINESS = Cleanliness(
     threshold=0.97,
     side=32,
