@@ -249,10 +249,15 @@ def _begin(figures: Figures) -> Advice | None:
     gap, first = figures.judge.gap, "`gdacli preview -n 8` shows variants of a few images, `gdacli plan` what all cost"
     if gap is None:
         return Advice("begin", "There are no synthetic images yet, and a few show much.", "no image in the pool", first)
-    room = "there is something to gain by more" if gap[1] >= LARGE_GAP else "by how much, a comparison has to say"
+    if gap[1] >= LARGE_GAP:
+        room = "New images are much harder than those that the model was trained on: more of them have much to gain."
+    elif gap[1] > 0:
+        room = "New images are a little harder than those that the model was trained on."
+    else:
+        room = "Whether new images are harder than those that the model was trained on cannot be told."
     return Advice(
         "begin",
-        f"There are no synthetic images yet. New images are harder than those that the model was trained on: {room}.",
+        f"There are no synthetic images yet. {room}",
         f"{gap[0]:.1f} points lower accuracy on validation images ({gap[1]:.1f} to {gap[2]:.1f}), by "
         f"{figures.judge.name}",
         f"{first}; then `gdacli sweep strengths --values 0.3,0.5,0.7`, and an arm `upsample` beside them",

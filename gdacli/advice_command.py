@@ -12,7 +12,7 @@ def advise(
 ) -> None:
     """Say what the project's images are worth, before and after generation, and what to try next; writes nothing.
 
-    Example: `gdacli advise -S evaluate.features=inception_v3.tv_in1k`
+    Example: `gdacli advise`
     """
 
     def work() -> None:

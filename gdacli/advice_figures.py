@@ -1,6 +1,7 @@
 """The figures that advice on a project rests on."""
 
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from gdacli.clustered_share import Share, difference_interval
@@ -133,10 +134,8 @@ class Figures:
 
     @property
     def median_class(self) -> float:
-        """Median number of train images of a class."""
-        from statistics import median
-
-        return float(median(self.class_counts.values()))
+        """Median number of train images of a class that has any."""
+        return float(median(count for count in self.class_counts.values() if count))
 
     @property
     def gap_unit(self) -> float:

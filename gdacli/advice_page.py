@@ -110,6 +110,7 @@ def caveats(figures: Figures) -> list[str]:
         if figures.settings.fitted
         else "The generator was not fitted here: what else it has seen comes in with its images, for better or worse."
     )
+    early = "The probe was stopped early: a model that is trained to the end fits train images better, new ones or not."
     seen = f"{_beginning(figures.judge.name)} has seen the sources: small changes leave labels easy."
     apart = (
         "50 % told apart means that this classifier, linear in these features, cannot tell them, not that they are "
@@ -127,9 +128,10 @@ def caveats(figures: Figures) -> list[str]:
         "the model that can be solved, generated images shrink the gap between the error on train and on new images, "
         "while that on new images does not fall (`gdacli theory gmm`). Deep features are not that model.",
         *([outside] if figures.groups else []),
-        "That faithful variants overfit less noise than copies, and may be up to k + 1 times as noisy, is proved for "
-        "noises that are orthogonal, in one early update of a two-layer network (`gdacli theory two-layer`). How well "
-        "late-learned images are found there: `gdacli theory selection`.",
+        *([] if figures.judge.trained else [early]),
+        "That faithful variants overfit less noise than copies, and may be up to k + 1 times as noisy by that paper's "
+        "measure, is proved for orthogonal noises and one early update of a two-layer network (`gdacli theory "
+        "two-layer`). How well late-learned images are found there: `gdacli theory selection`.",
     ]
 
 

@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,7 +201,12 @@ def test_a_page_without_synthetic_images_speaks_of_the_real_ones_alone():
     assert "The probe is right on 80.0 %" in " ".join(sentences(before))
     assert "has seen the sources" not in " ".join(caveats(before))
     assert "gdacli sweep strengths --values 0.3,0.5,0.7" in the("begin", before).remedy
-    assert "there is something to gain by more" in the("begin", before).finding
+    assert "New images are much harder" in the("begin", before).finding
+    close = replace(before, judge=Judge("probe", False, share(80), share(79)))
+    assert "cannot be told" in the("begin", close).finding
+    assert "a little harder" in the("begin", replace(close, judge=Judge("probe", False, share(80), share(75)))).finding
+    assert "was stopped early" in " ".join(caveats(before))
+    assert "was stopped early" not in " ".join(caveats(NEUTRAL))
 
 
 def test_markdown_and_json_hold_the_same_advice():
@@ -212,3 +219,9 @@ def test_markdown_and_json_hold_the_same_advice():
     assert written["figures"]["gap"][0] == pytest.approx(4)
     assert written["figures"]["gap_unit"] == pytest.approx(64 / 500)
     assert written["caveats"] == caveats(wrong)
+
+
+def test_the_page_of_the_documents_names_every_rule():
+    text = (Path(__file__).parents[1] / "docs/advise.md").read_text()
+    assert [rule for rule in CASES if f"| `{rule}`" not in text] == []
+    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == set(CASES)

@@ -522,3 +522,24 @@ def test_figures_without_a_number_become_null():
     assert result["comparisons"]["original"]["targeted"]["told"] is False
     json.dumps(result, allow_nan=False)
     assert report(CLEAR).to_metrics()["arms"]["targeted"]["test_error"] == 4.1
+
+
+def test_the_advice_begins_with_the_comparison():
+    helped = report(CLEAR)
+    verdict = helped.advised().verdict
+    assert verdict is not None
+    assert (verdict.arm, verdict.reference, verdict.told, round(verdict.points, 2)) == (
+        "targeted",
+        "original",
+        True,
+        -1,
+    )
+    assert verdict.sentence.startswith("Yes, targeted helped: -1.00 points of test error against original (corrected p")
+    assert helped.to_json()["advice"]["advice"][0]["rule"] == "verdict"
+    html = render_html(helped)
+    assert "keep targeted" in Page(html).text
+    assert "<code>gdacli theory gmm</code>" in html
+    assert "### What to try next\n\n1. Yes, targeted helped" in render_markdown(helped)
+    nothing = replace(helped, main_arm=None).advised()
+    assert nothing.verdict is None
+    assert str(nothing.no_verdict).startswith("Nothing can be said")
