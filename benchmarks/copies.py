@@ -12,7 +12,8 @@ import time
 import numpy as np
 import torch
 
-from gdacli.cleanliness import DIGEST_BYTES, MOST_LOOKED_UP, MOST_TRAIN, ImageSet, find_copies
+from gdacli.cleanliness import find_copies
+from gdacli.compared_images import DIGEST_BYTES, MOST_LOOKED_UP, MOST_TRAIN, ImageSet
 from gdacli.duplicates import SQUARE
 
 VARIANTS = 2

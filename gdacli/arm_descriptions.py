@@ -13,6 +13,11 @@ def uses_real_images_alone(arm: Arm, objective: str) -> bool:
     return arm.add is None and objective == "cross_entropy"
 
 
+def real_alone(arms: Mapping[str, Arm], objectives: Mapping[str, str]) -> list[str]:
+    """Return the names of the arms that `uses_real_images_alone` is true of, given `train.objective` by arm."""
+    return [name for name, arm in arms.items() if uses_real_images_alone(arm, objectives[name])]
+
+
 def main_arm(arms: Mapping[str, Arm], objectives: Mapping[str, str]) -> str | None:
     """Return the arm that a headline is about.
 

@@ -6,32 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.console import progress
-from gdacli.duplicates import (
-    SQUARE,
-    Pairs,
-    aligned_correlation,
-    calibrate,
-    exact_pairs,
-    grey_square,
-    near_pairs,
-    near_pairs_within,
-    pixel_digest,
-)
-from gdacli.errors import GdaError
-from gdacli.image_index import ImageIndex, References
-from gdacli.images import BadImageError, decode_array
-from gdacli.rng import uniform
+from gdacli.compared_images import ImageSet
+from gdacli.duplicates import Pairs, aligned_correlation, calibrate, exact_pairs, near_pairs, near_pairs_within
 
-DIGEST_BYTES = 32
-PIXELS_VERSION = 1
-"""Raise it when `read_pixels` gives other digests or squares of the same images."""
 COPIES_VERSION = 2
 """Raise it when `find_copies` finds others of the same images."""
 
-MOST_LOOKED_UP, MOST_TRAIN = 20_000, 200_000
-"""Near copies of at most so many images, of the split as of the pool, are looked for among at most so many train
-images. The time grows with the product: minutes for these, a day for all of a million among a million."""
 MOST_WITHIN_TRAIN = 20_000
 """Near copies are looked for within no more train images than this, for the same reason."""
 LEAST_TELLING_SIDE = 16
@@ -41,48 +21,6 @@ _SETTINGS = ("threshold", "side", "near_within_train")
 _COUNTS = ("num_images", "num_drawn", "num_among", "num_others")
 _ROWS_AT_ONCE = 8192
 _PARTS = ("counts", "rows", "similarity")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """What of N images is compared, see `image_set`."""
-
-    keys: Sequence[str]
-    digests: np.ndarray
-    """uint8 [N, 32]."""
-    squares: np.ndarray
-    """uint8 [N, S, S], of the same S for all sets."""
-    drawn: np.ndarray
-    """int64 [n], ascending: the rows among which near copies are looked for."""
-    features: np.ndarray
-    """float32 [n, D] of these rows, unit length, of the same model for all sets."""
-
-    @property
-    def drawn_squares(self) -> np.ndarray:
-        """The squares of the drawn rows, uint8 [n, S, S]; no copy if these are all."""
-        return self.squares if len(self.drawn) == len(self.squares) else self.squares[self.drawn]
-
-
-def image_set(
-    keys: Sequence[str], features: np.ndarray, digests: np.ndarray, squares: np.ndarray, most: int
-) -> ImageSet:
-    """Prepare N images for `find_copies`; near copies are looked for among at most `most` of them.
-
-    Which ones are drawn hangs on their keys alone, by a hash, and so not on their order.
-
-    Args:
-        keys: [N], distinct.
-        features: float [N, D] of any length; only the drawn rows are kept.
-        digests, squares: of `read_pixels`.
-        most: MOST_TRAIN of the train images, MOST_LOOKED_UP of others.
-    """
-    drawn = np.arange(len(keys))
-    if len(keys) > most:
-        drawn = np.sort(np.argsort([uniform("copies", key) for key in keys], kind="stable")[:most])
-    chosen = features[drawn].astype(np.float32, copy=False)
-    lengths = np.sqrt(np.einsum("nd,nd->n", chosen, chosen))  # norm() would hold another array of this size
-    chosen /= np.maximum(lengths, 1e-12)[:, None]
-    return ImageSet(keys, digests, squares, drawn, chosen)
 
 
 @dataclass(frozen=True)
@@ -126,6 +64,11 @@ class Copies:
         return len(self.pairs) - self.num_exact
 
     @property
+    def rows(self) -> list[int]:
+        """Which images are copies."""
+        return [pair.row for pair in self.pairs]
+
+    @property
     def is_draw(self) -> bool:
         """Whether near copies were looked for among a part of the images alone."""
         return self.num_drawn < self.num_images or self.num_among < self.num_others
@@ -143,13 +86,13 @@ class Copies:
 
 @dataclass(frozen=True)
 class Cleanliness:
-    """All comparisons; those of synthetic images are None where there is no pool."""
+    """All comparisons; those with a split are None if it is not looked at, those of synthetic images without a pool."""
 
     threshold: float
     """The least similarity of a near-duplicate, learnt from the train images."""
     side: int
     """In pixels, at which the images were compared."""
-    split_train: Copies
+    split_train: Copies | None
     """Images of the split that are copies of a train image: a model may know them by heart."""
     within_train: Copies
     near_within_train: bool
@@ -193,7 +136,7 @@ class Cleanliness:
         cls,
         arrays: Mapping[str, np.ndarray],
         train: Sequence[str],
-        split: Sequence[str],
+        split: Sequence[str] | None,
         synthetic: Sequence[str] | None,
     ) -> "Cleanliness":
         """Make it again of `to_arrays` and the keys of the sets that were compared."""
@@ -213,7 +156,7 @@ class Cleanliness:
         return cls(
             threshold=float(arrays["threshold"]),
             side=int(arrays["side"]),
-            split_train=found["split_train"],
+            split_train=found.get("split_train"),
             within_train=found["within_train"],
             near_within_train=bool(arrays["near_within_train"]),
             synthetic_split=found.get("synthetic_split"),
@@ -223,59 +166,28 @@ class Cleanliness:
 
 
 def _of_sets(
-    train: Sequence[str], split: Sequence[str], synthetic: Sequence[str] | None
+    train: Sequence[str], split: Sequence[str] | None, synthetic: Sequence[str] | None
 ) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
     """Return the keys of both sides of each comparison."""
-    sides = {"split_train": (split, train), "within_train": (train, train)}
-    if synthetic is None:
-        return sides
-    return sides | {
-        "synthetic_split": (synthetic, split),
-        "memorised": (synthetic, train),
-        "unchanged": (synthetic, train),
-    }
+    sides = {"within_train": (train, train)}
+    if split is not None:
+        sides = {"split_train": (split, train), **sides}
+    if synthetic is not None and split is not None:
+        sides["synthetic_split"] = (synthetic, split)
+    if synthetic is not None:
+        sides |= {"memorised": (synthetic, train), "unchanged": (synthetic, train)}
+    return sides
 
 
-def array_names(with_pool: bool) -> set[str]:
+def array_names(with_split: bool, with_pool: bool) -> set[str]:
     """Return the names of the arrays of `Cleanliness.to_arrays`."""
-    parts = {f"{name} {part}" for name in _of_sets((), (), () if with_pool else None) for part in _PARTS}
-    return {*_SETTINGS} | parts
-
-
-def compared_side(image_size: tuple[int, int] | None) -> int:
-    """Return the side in pixels at which images are compared; `image_size` is None where sizes vary."""
-    return SQUARE if image_size is None else min(SQUARE, *image_size)
-
-
-def read_pixels(references: References, side: int, title: str) -> tuple[np.ndarray, np.ndarray]:
-    """Decode each image once; returns digests uint8 [N, 32] and grey squares uint8 [N, side, side].
-
-    Args:
-        references: of N images of any size.
-        side: of `compared_side`, the same for all sets.
-        title: of the progress.
-
-    Raises:
-        GdaError: a shard or an image is missing, another than named, or does not decode.
-    """
-    index = ImageIndex(references)
-    digests = np.empty((len(index), DIGEST_BYTES), np.uint8)
-    squares = np.empty((len(index), side, side), np.uint8)
-    with progress(title, len(index), "images") as advance:
-        for row in range(len(index)):
-            try:
-                image = decode_array(index.encoded(row))
-            except BadImageError as error:
-                raise GdaError(f"{index.name(row)} does not decode ({error}): pull or make it again") from error
-            digests[row] = np.frombuffer(pixel_digest(image), np.uint8)
-            squares[row] = grey_square(image, side)
-            advance()
-    return digests, squares
+    compared = _of_sets((), () if with_split else None, () if with_pool else None)
+    return {*_SETTINGS} | {f"{name} {part}" for name in compared for part in _PARTS}
 
 
 def find_copies(
     train: ImageSet,
-    split: ImageSet,
+    split: ImageSet | None,
     synthetic: ImageSet | None = None,
     source_rows: np.ndarray | None = None,
     *,
@@ -288,7 +200,8 @@ def find_copies(
     their number; near ones among those that the sets have drawn.
 
     Args:
-        train, split: the train images, and those on which arms are compared.
+        train: the train images.
+        split: those on which arms are compared; None looks at none.
         synthetic: the pool.
         source_rows: int64 [N], per synthetic image the row of its source in `train`, -1 without one.
         near_within_train: look for near-duplicates within the drawn train images too, all of them against all; exact
@@ -306,14 +219,14 @@ def find_copies(
     if synthetic is not None and source_rows is not None:
         unchanged, is_unchanged = _unchanged(synthetic, train, source_rows, threshold)
         result = {
-            "synthetic_split": _between(synthetic, split, threshold),
+            "synthetic_split": _between(synthetic, split, threshold) if split is not None else None,
             "memorised": _between(synthetic, train, threshold, source_rows, ~is_unchanged),
             "unchanged": unchanged,
         }
     return Cleanliness(
         threshold=threshold,
         side=train.squares.shape[-1],
-        split_train=_between(split, train, threshold),
+        split_train=_between(split, train, threshold) if split is not None else None,
         within_train=within,
         near_within_train=near_within_train,
         **result,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from gdacli import __version__
+from gdacli.advice_command import advise
 from gdacli.errors import GdaError
 from gdacli.export_commands import export, predict
 from gdacli.invocation import end_on_sigterm, enter, guard, run_stage, show
@@ -345,6 +346,7 @@ app.command()(pull)
 app.command("import-pool")(import_pool)
 app.command()(export)
 app.command()(predict)
+app.command()(advise)
 app.add_typer(theory, name="theory")
 
 

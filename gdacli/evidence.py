@@ -12,17 +12,13 @@ import pyarrow as pa
 import torch
 
 from gdacli.array_cache import cached_arrays
-from gdacli.cleanliness import (
-    COPIES_VERSION,
+from gdacli.cleanliness import COPIES_VERSION, MOST_WITHIN_TRAIN, Cleanliness, array_names, find_copies
+from gdacli.compared_images import (
     MOST_LOOKED_UP,
     MOST_TRAIN,
-    MOST_WITHIN_TRAIN,
     PIXELS_VERSION,
-    Cleanliness,
     ImageSet,
-    array_names,
     compared_side,
-    find_copies,
     image_set,
     read_pixels,
 )
@@ -106,7 +102,7 @@ def judge_pool(
 
 def look_for_copies(
     prepared: Prepared,
-    split: str,
+    split: str | None,
     pool: Mapping[str, Any],
     model: Classifier,
     *,
@@ -121,7 +117,7 @@ def look_for_copies(
 
     Args:
         prepared: the real images.
-        split: test or validation.
+        split: test or validation; None looks at neither.
         pool: of `pools.read_pools`; may be empty.
         model: whose features propose what may be a copy.
         device: where it runs.
@@ -133,20 +129,13 @@ def look_for_copies(
 
     def compared(images: References, most: int, title: str, keys: list[str] | None = None) -> ImageSet:
         found = image_features(images, model, title=f"features, {title}", device=device, cache=cache, **reading)
-        images_sha256 = hashlib.sha256(images.sha256.tobytes()).hexdigest()
-        identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
-
-        def read() -> dict[str, np.ndarray]:
-            digests, squares = read_pixels(images, side, f"pixels, {title}")
-            return {"digests": digests, "squares": squares}
-
-        pixels = cached_arrays(cache, identity, {"digests", "squares"}, read)
+        identity, pixels = look_at_pixels(images, side, title, cache)
         result = image_set(keys or images.keys.to_pylist(), found.features, **pixels, most=most)
         identities.extend((found.digest, identity, hashlib.sha256(result.drawn.tobytes()).hexdigest()))
         return result
 
     train = compared(prepared.references("train"), MOST_TRAIN, "train")
-    of_split = compared(prepared.references(split), MOST_LOOKED_UP, split)
+    of_split = compared(prepared.references(split), MOST_LOOKED_UP, split) if split is not None else None
     made = compared(pool_references(pool), MOST_LOOKED_UP, "pool", pool["key"]) if pool["key"] else None
     rows = sources_in(pool, train.keys) if made else None
     near = len(train.keys) <= MOST_WITHIN_TRAIN
@@ -154,10 +143,30 @@ def look_for_copies(
     arrays = cached_arrays(
         cache,
         digest("copies", COPIES_VERSION, identities, sources, near),
-        array_names(with_pool=made is not None),
+        array_names(with_split=of_split is not None, with_pool=made is not None),
         lambda: find_copies(train, of_split, made, rows, near_within_train=near).to_arrays(),
     )
-    return Cleanliness.from_arrays(arrays, train.keys, of_split.keys, made.keys if made else None)
+    keys = [each.keys if each is not None else None for each in (of_split, made)]
+    return Cleanliness.from_arrays(arrays, train.keys, *keys)
+
+
+def look_at_pixels(images: References, side: int, title: str, cache: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the `digests` and `squares` of `compared_images.read_pixels`, or those of the cache, and their hash.
+
+    Args:
+        images: of any size.
+        side: of `compared_images.compared_side`.
+        title: of the images, for the progress.
+        cache: folder.
+    """
+    images_sha256 = hashlib.sha256(images.sha256.tobytes()).hexdigest()
+    identity = digest("pixels", PIXELS_VERSION, version("pillow"), side, images_sha256)
+
+    def read() -> dict[str, np.ndarray]:
+        digests, squares = read_pixels(images, side, f"pixels, {title}")
+        return {"digests": digests, "squares": squares}
+
+    return identity, cached_arrays(cache, identity, {"digests", "squares"}, read)
 
 
 def pool_references(pool: Mapping[str, Any]) -> References:

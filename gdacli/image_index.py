@@ -3,7 +3,7 @@
 import hashlib
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,18 @@ def references(columns: pa.Table, where: str, *, origin: str, command: str, fold
         sha256=digests,
         origin=origin,
         command=command,
+    )
+
+
+def take(references: References, rows: np.ndarray) -> References:
+    """Return some of the references, without the shards that none of them names."""
+    used, shard = np.unique(references.shard[rows], return_inverse=True)
+    return replace(
+        references,
+        shards=[references.shards[number] for number in used],
+        shard=shard.astype(np.int32),
+        keys=references.keys.take(pa.array(rows)),
+        sha256=references.sha256[rows],
     )
 
 

@@ -131,7 +131,7 @@ def pool_quality(
             f"strengths, {len(labels)} labels, {len(predictions)} predictions, needs one of each for an image"
         )
     reference = _Reference(real, real_digest, cache)
-    groups = _groups(np.asarray(pools), source_rows, strengths)
+    groups = pool_groups(np.asarray(pools), source_rows, strengths)
     found = []
     # One thread each: on these shapes more wait for each other more than they help, and add up in varying order.
     with progress("quality", len(synthetic), "images") as advance, threadpool_limits(1, "blas"):
@@ -151,10 +151,10 @@ def pool_quality(
     return found
 
 
-def _groups(
+def pool_groups(
     pools: np.ndarray, source_rows: np.ndarray, strengths: np.ndarray
 ) -> list[tuple[str, float | None, np.ndarray]]:
-    """Return pool, strength and members, ascending, of the images that are looked at together."""
+    """Return pool, strength and members, ascending, of the images that are looked at together; see `pool_quality`."""
     found: list[tuple[str, float | None, np.ndarray]] = []
     for pool in sorted(set(pools.tolist())):
         varied = (pools == pool) & (source_rows != NO_SOURCE)

@@ -1,11 +1,13 @@
 """The report: what was compared, whether it helped, what it cost, and what the images look like."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from gdacli import advice_page
+from gdacli.advice_figures import Figures, Verdict
 from gdacli.arm_results import ArmResult, Comparison, beside_objective, differing
 from gdacli.cleanliness import Cleanliness
 from gdacli.copy_sentences import about_copies
@@ -19,7 +21,7 @@ from gdacli.objectives import OBJECTIVES
 from gdacli.provenance import Provenance
 from gdacli.replays import GradientRow
 from gdacli.robustness import Robustness
-from gdacli.wording import capitalised, helped, in_words, points, signed
+from gdacli.wording import capitalised, helped, in_words, p_value, points, signed
 
 _CONFUSIONS = 10
 _UNTRAINED = 0.75  # of a guess's error
@@ -76,6 +78,8 @@ class Report:
     train: dict[str, Any]
     """The section `train`, as far as it decides weights; arms may have settings of their own."""
     settings: dict[str, Any]
+    figures: Figures
+    """That advice rests on; its verdict is that of `comparisons`."""
     best_epochs: bool = False
     """Whether an arm kept the weights of its best epoch on the validation images."""
     has_pipeline: bool = True
@@ -113,6 +117,20 @@ class Report:
             pair = f"{self.main_arm} {next(iter(self.comparisons))}"
             found.append((f"gdacli compare {pair}", "a comparison, from the predictions; also between revisions"))
         return [*found, ("gdacli verify", "every byte of every artifact against its checksum")]
+
+    def advised(self) -> Figures:
+        """Return the figures that advice rests on, with the verdict of the comparison."""
+        arm = self.main_arm
+        found = [(name, by_arm[arm]) for name, by_arm in self.comparisons.items() if arm in by_arm]
+        if arm is None or not found:
+            return replace(self.figures, no_verdict=self.headline())
+        (reference, first), *_ = found
+        sentence = (
+            f"{helped(arm, first, self.split)}: {signed(first.difference.mean)} points of {self.split} error against "
+            f"{reference} (corrected p: {p_value(first.corrected_p)}, {self.num_seeds})."
+        )
+        compared = first.difference.mean, first.told, first.seeds_needed
+        return replace(self.figures, verdict=Verdict(arm, reference, *compared, sentence))
 
     def arm(self, name: str) -> ArmResult:
         """Return an arm by name."""
@@ -311,6 +329,7 @@ class Report:
             "quality": [_finite(asdict(each)) for each in self.pool.quality] if self.pool else [],
             "copies": self.cleanliness.to_metrics(),
             "courses": {arm: course.to_json() for arm, course in self.courses.items()},
+            "advice": _finite(advice_page.to_json(self.advised())),
             "robustness": [each.to_json() for each in self.robustness],
             "train": self.train,
             "provenance": asdict(self.provenance),

@@ -2,6 +2,8 @@
 
 from importlib.resources import files
 
+from gdacli import advice_page
+from gdacli.advice import advise
 from gdacli.evidence import PoolEvidence
 from gdacli.galleries import GALLERY_SIDE
 from gdacli.plots import (
@@ -54,6 +56,8 @@ def render_markdown(report: Report) -> str:
         *[f"- {line}" for line in report.about_copies().values()],
         *([f"- {about}"] if (about := report.about_suspects()) else []),
         *([f"- {report.left_out()}"] if any(report.dropped.values()) or report.rejects else []),
+        "",
+        *advice_page.render_markdown(report.advised()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -96,6 +100,7 @@ def render_html(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     validated = {name: curve for name, curve in report.curves.items() if "validation_loss" in curve}
     searching = any(course.distances for course in report.courses.values())
+    advised = report.advised()
     environment.filters |= {
         "spread": spread,
         "between": between,
@@ -111,6 +116,10 @@ def render_html(report: Report) -> str:
     return environment.from_string(_template("templates/report.html.j2")).render(
         report=report,
         quality=_quality_rows(report.pool) if report.pool else None,
+        advice=advise(advised),
+        advice_rows=advice_page.group_rows(advised),
+        advice_sentences=advice_page.sentences(advised),
+        advice_caveats=advice_page.caveats(advised),
         corrupted=_corrupted_rows(report) if report.robustness else None,
         feature_map=feature_map_plot(report.pool.map, report.pool.groups) if report.pool else None,
         style=_template("templates/report.css"),

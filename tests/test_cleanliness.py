@@ -7,16 +7,8 @@ from conftest import encoded
 from test_duplicates import features, jpeg, moved, tiles
 
 from gdacli.artifacts import sha256_bytes
-from gdacli.cleanliness import (
-    Cleanliness,
-    Copies,
-    ImageSet,
-    array_names,
-    compared_side,
-    find_copies,
-    image_set,
-    read_pixels,
-)
+from gdacli.cleanliness import Cleanliness, Copies, array_names, find_copies
+from gdacli.compared_images import ImageSet, compared_side, image_set, read_pixels
 from gdacli.errors import GdaError
 from gdacli.image_index import References
 from gdacli.shards import Sample, write_shard
@@ -168,10 +160,16 @@ def test_what_was_found_is_made_again_of_its_arrays(tmp_path):
     with_pool = find_copies(train, test, pool, np.array([3, 1, -1]), near_within_train=True)
     assert with_pool.memorised is not None
     assert len(with_pool.memorised.pairs) == 1
-    for result, keys in ((with_pool, pool.keys), (find_copies(train, test, near_within_train=False), None)):
+    for split, made in ((test, pool), (test, None), (None, pool), (None, None)):
+        result = find_copies(train, split, made, np.array([3, 1, -1]) if made else None, near_within_train=True)
         arrays = result.to_arrays()
-        assert arrays.keys() == array_names(with_pool=keys is not None)
-        assert Cleanliness.from_arrays(arrays, train.keys, test.keys, keys) == result
+        assert arrays.keys() == array_names(with_split=split is not None, with_pool=made is not None)
+        keys = [each.keys if each else None for each in (split, made)]
+        assert Cleanliness.from_arrays(arrays, train.keys, *keys) == result
+        assert (result.split_train is None) == (split is None)
+        assert (result.synthetic_split is None) == (split is None or made is None)
+        if made:
+            assert (result.memorised, result.unchanged) == (with_pool.memorised, with_pool.unchanged)
 
 
 def test_pixels_are_equal_whatever_the_encoding_and_the_size_varies(tmp_path):

@@ -16,10 +16,8 @@ from gdacli.invocation import show
 GDACLI = [sys.executable, "-m", "gdacli"]
 COMMANDS = (
     "prepare", "probe", "select", "fit", "plan", "preview", "generate", "regenerate", "mix", "train", "evaluate",
-    "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict",
-    "theory gmm",
-    "theory two-layer",
-    "theory mixup", "theory selection",
+    "compare", "sweep", "clean", "verify", "init", "push", "pull", "import-pool", "export", "predict", "advise",
+    "theory gmm", "theory two-layer", "theory mixup", "theory selection",
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_the_readmes_commands_run_on_a_folder_of_images(tmp_path, monkeypatch):
         else:
             set_up = "make install && . .venv/bin/activate && cd .."
             assert command in ("make demo", "make test", set_up, "cd shoes", "dvc repro")
-    assert len(ran) == 15
+    assert len(ran) == 16
 
 
 def test_the_readme_lists_every_stage_and_links_to_files_that_exist():

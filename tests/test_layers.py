@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gdacli"
 
 TOP = {
-    *("cli", "export_commands", "invocation", "options", "sharing_commands", "sweeping", "theory_commands", "__main__"),
+    *("advice_command", "cli", "export_commands", "invocation", "options"),
+    *("sharing_commands", "sweeping", "theory_commands", "__main__"),
     *("api", *(f"api.{path.stem}" for path in (PACKAGE / "api").glob("[a-z]*.py"))),
 }
 STAGES = {f"stages.{path.stem}" for path in (PACKAGE / "stages").glob("*.py")} - {"stages.__init__"} | {"stages"}

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gdacli.advice_figures import Figures, Judge, Probe, Settings
 from gdacli.arm_results import ArmResult, Comparison, Effort
 from gdacli.cleanliness import Cleanliness, Copies, Copy
+from gdacli.clustered_share import Share
 from gdacli.comparison import hedges_g, holm, seeds_needed
 from gdacli.course import Course, DistanceRow
 from gdacli.distribution_metrics import Diversity, KernelDistance, NeighbourScores
@@ -103,9 +105,25 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
         provenance=Provenance({"gdacli": "1.2"}, "d" * 64, "p" * 64, None, {}, {}, {"targeted-0": "w" * 64}, ["cpu"]),
         train={"lr": 0.1},
         settings={"generate": {"solver": "ddpm"}},
+        figures=FIGURES,
     )
 
 
+FIGURES = Figures(
+    settings=Settings("targeted", "cross_entropy", 3.0, True),
+    class_counts={"a<b": 6, "c": 4},
+    num_features=8,
+    features="probe",
+    control=None,
+    judge=Judge("original-0", True, Share(90.0, 80.0, 95.0, 10, 10), None),
+    probe=Probe(1, 20.0),
+    selection=None,
+    groups=[],
+    copies=None,
+    memorised=None,
+    verdict=None,
+    no_verdict=None,
+)
 CLEANLINESS = Cleanliness(
     threshold=0.97,
     side=32,
@@ -504,3 +522,24 @@ def test_figures_without_a_number_become_null():
     assert result["comparisons"]["original"]["targeted"]["told"] is False
     json.dumps(result, allow_nan=False)
     assert report(CLEAR).to_metrics()["arms"]["targeted"]["test_error"] == 4.1
+
+
+def test_the_advice_begins_with_the_comparison():
+    helped = report(CLEAR)
+    verdict = helped.advised().verdict
+    assert verdict is not None
+    assert (verdict.arm, verdict.reference, verdict.told, round(verdict.points, 2)) == (
+        "targeted",
+        "original",
+        True,
+        -1,
+    )
+    assert verdict.sentence.startswith("Yes, targeted helped: -1.00 points of test error against original (corrected p")
+    assert helped.to_json()["advice"]["advice"][0]["rule"] == "verdict"
+    html = render_html(helped)
+    assert "keep targeted" in Page(html).text
+    assert "<code>gdacli theory gmm</code>" in html
+    assert "### What to try next\n\n1. Yes, targeted helped" in render_markdown(helped)
+    nothing = replace(helped, main_arm=None).advised()
+    assert nothing.verdict is None
+    assert str(nothing.no_verdict).startswith("Nothing can be said")

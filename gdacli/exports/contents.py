@@ -1,7 +1,7 @@
 """What is exported: the images of an arm's mix or of the pool, read one by one and checked against their SHA-256."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from gdacli.artifacts import require
 from gdacli.errors import GdaError
-from gdacli.image_index import ImageIndex, References, read_references
+from gdacli.image_index import ImageIndex, References, read_references, take
 from gdacli.pools import check_vetoes
 from gdacli.prepared import Prepared
 from gdacli.published import INDEX
@@ -128,7 +128,7 @@ def pool_contents(pool: Path, rejects: Collection[str]) -> Contents:
             "give --arm for an arm's mix, or put an arm that adds synthetic images into compare.arms"
         )
     labels = read_columns(table, ["label"])["label"].to_numpy()[kept]
-    return _contents("train", _take(references, kept), labels, np.ones(len(kept), bool), np.ones(len(kept), np.int64))
+    return _contents("train", take(references, kept), labels, np.ones(len(kept), bool), np.ones(len(kept), np.int64))
 
 
 def mix_contents(table: Path, rejects: Collection[str]) -> Contents:
@@ -180,15 +180,3 @@ def _contents(
     made = Contents(split, references.keys, labels, synthetic, repeats, ImageIndex(references), shuffled)
     made.check_keys()
     return made
-
-
-def _take(references: References, rows: np.ndarray) -> References:
-    """Return some of the references, without the shards that none of them names."""
-    used, shard = np.unique(references.shard[rows], return_inverse=True)
-    return replace(
-        references,
-        shards=[references.shards[number] for number in used],
-        shard=shard.astype(np.int32),
-        keys=references.keys.take(pa.array(rows)),
-        sha256=references.sha256[rows],
-    )

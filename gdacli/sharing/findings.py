@@ -16,6 +16,8 @@ from gdacli.wording import points, spread
 Found = tuple[dict[str, Any] | None, str | None]
 """The results, or why there are none."""
 
+OF_OLDER = "The evaluation at hand is of an older gdacli; its figures are left out."
+
 _LOCK = Path("dvc.lock")
 _LIKE = {
     "memorised": "a train image other than their source",
@@ -52,7 +54,7 @@ def _results() -> Found:
         return None, "It was not evaluated."
     results = read_json(path)
     if "imported" not in results["provenance"]:
-        return None, "The evaluation at hand is of an older gdacli; its figures are left out."
+        return None, OF_OLDER
     return results, None
 
 

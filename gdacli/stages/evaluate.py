@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from gdacli.arm_descriptions import describe, main_arm, uses_real_images_alone
+from gdacli.advice_figures import Settings
+from gdacli.appraisal import appraise, load_judge, read_probe_state, read_selected
+from gdacli.arm_descriptions import describe, main_arm, real_alone
 from gdacli.arm_results import (
     Effort,
     Predictions,
@@ -25,10 +27,11 @@ from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.course import Course, make_judge, training_course
 from gdacli.errors import GdaError
-from gdacli.evidence import PoolEvidence, judge_pool, look_for_copies, pool_references
+from gdacli.evidence import judge_pool, look_for_copies, pool_references
 from gdacli.feature_map import check_method
 from gdacli.features import load_feature_model
 from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
+from gdacli.generators import EMBEDDED
 from gdacli.histories import mean_history, read_history
 from gdacli.live import LiveGenerator, live_for
 from gdacli.loading import ImageSource, open_images
@@ -66,7 +69,7 @@ from gdacli.training import predict
 from gdacli.training_store import TrainingStore, training_identity
 from gdacli.trainings import Training, added_images, open_training
 
-VERSION = 5
+VERSION = 6
 
 _CORRUPTION_SEED = 0
 _SECTIONS_SHOWN = ("compute", "probe", "select", "fit", "generate", "train", "evaluate", "compare")
@@ -103,12 +106,14 @@ def run(params: Params) -> dict[str, Any]:
     predictions, columns = _predict(params, images, keys, labels, device)
     efforts = {name: _effort(params, name) for name in arms}
     objectives = {name: params.train_of(name).objective for name in arms}
-    originals = [name for name, arm in arms.items() if uses_real_images_alone(arm, objectives[name])]
+    originals, about = real_alone(arms, objectives), main_arm(arms, objectives)
     pairs = pair_arms({name: beside_objective(effort.settings) for name, effort in efforts.items()}, originals)
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool = read_pools(arms.values())
     manifest = read_json(SYNTHETIC / "manifest.json") if SYNTHETIC.exists() else {}
-    cleanliness = look_for_copies(prepared, split, pool, model, **_looking(params, device))
+    looking, features = _looking(params, device), (params.evaluate.features, model)
+    judge = load_judge(prepared, [run_name(name, seeds[0]) for name in originals])
+    cleanliness = look_for_copies(prepared, split, pool, model, **looking)
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -128,7 +133,7 @@ def run(params: Params) -> dict[str, Any]:
             )
             for name, arm in arms.items()
         ],
-        main_arm=main_arm(arms, objectives),
+        main_arm=about,
         comparisons=compare_arms(predictions, labels, pairs),
         selection=selection,
         curves={name: mean_history([TRAIN / run_name(name, seed) / "history.csv" for seed in seeds]) for name in arms},
@@ -136,10 +141,12 @@ def run(params: Params) -> dict[str, Any]:
         gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         dropped_images=dropped_images(),
         neighbours=nearest_neighbours(prepared, pool),
-        pool=_judge_pool(params, arms, prepared, pool, model, device) if pool["key"] else None,
+        pool=judge_pool(prepared, pool, features, judge[0], method=params.evaluate.feature_map, **looking)
+        if pool["key"]
+        else None,
         cleanliness=cleanliness,
         copies=copies_side_by_side(cleanliness, prepared, split, pool),
-        without_copies=errors_without(predictions, labels, [pair.row for pair in cleanliness.split_train.pairs]),
+        without_copies=errors_without(predictions, labels, cleanliness.compared()["split_train"].rows),
         robustness=_robustness(params, images, keys, labels),
         gradient_variance=_gradient_variance(params, prepared, device),
         courses=_courses(params, prepared, pool, model, device),
@@ -151,6 +158,22 @@ def run(params: Params) -> dict[str, Any]:
         provenance=read_provenance(arms, seeds, manifest, sorted({*pool["pool"]} - {""})),
         train=without_folders(params.train.of_weights()),
         settings=_settings(params, arms),
+        figures=appraise(
+            prepared,
+            pool,
+            features,
+            judge,
+            cleanliness,
+            settings=Settings(
+                about,
+                objectives[about] if about else None,
+                params.generate.guidance_scale,
+                params.generate.backend in EMBEDDED,
+            ),
+            probe=read_probe_state(),
+            selection=read_selected(about, arms[about].select if about else None),
+            **looking,
+        ),
         best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
         has_pipeline=Path("dvc.yaml").exists(),
     )
@@ -251,26 +274,6 @@ def _looking(params: Params, device: torch.device) -> dict[str, Any]:
     reading = params.train.of_loading()
     reading.pop("random_resized_crop")  # they see the centred squares
     return {"device": device, "cache": local_work_folder() / "evaluation", "reading": reading}
-
-
-def _judge_pool(
-    params: Params,
-    arms: dict[str, Arm],
-    prepared: Prepared,
-    pool: dict[str, Any],
-    model: Classifier,
-    device: torch.device,
-) -> PoolEvidence:
-    real_alone = [
-        run_name(name, params.compare.seeds[0])
-        for name, arm in arms.items()
-        if uses_real_images_alone(arm, params.train_of(name).objective)
-    ]
-    name, folder = (real_alone[0], TRAIN / real_alone[0]) if real_alone else ("probe", PROBE)
-    judge = load_checkpoint(folder)
-    judge.image_size = prepared.training_size(judge.image_size, "train.image_size")
-    models = (params.evaluate.features, model), (name, judge)
-    return judge_pool(prepared, pool, *models, method=params.evaluate.feature_map, **_looking(params, device))
 
 
 def _robustness(
