@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import gc
 import io
 import os
 import re
 import resource
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,16 +29,31 @@ from gdacli.invocation import WAIT_BRIEFLY
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A shell starts background jobs with Ctrl-C ignored, which their children inherit; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile("shared", deadline=None)  # no timed assertion: machines are shared
+# No timed assertion: machines are shared. Half of the usual examples: every run draws others.
+settings.register_profile("shared", deadline=None, max_examples=50)
 settings.load_profile("shared")
 os.environ.setdefault(*WAIT_BRIEFLY)  # before torch is imported
 for library in ("OMP", "OPENBLAS"):  # files run two at a time: more threads would wait for each other
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+# Compiled once, not by each of the many processes that the tests start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the file that takes longest: files run two at a time."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
+def pytest_collection_finish() -> None:
+    """Spare each collection of garbage the walk over all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let what was imported end as ever."""
+    gc.unfreeze()
 
 
 CLASSES = ("disc", "ring_shape", "square")

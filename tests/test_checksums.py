@@ -62,11 +62,11 @@ def test_random_cuts_and_flipped_bits_are_found_and_named(folder):
     assert verify_folder(folder) == []
 
 
-def test_every_flipped_bit_and_every_cut_of_the_sums_are_found_and_named(folder):
+def test_a_flipped_bit_in_every_byte_and_every_cut_of_the_sums_are_found_and_named(folder):
     listing = folder / CHECKSUMS
     whole = listing.read_bytes()
     changed = [whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :]
-               for bit in range(8 * len(whole))]  # fmt: skip
+               for bit in range(0, 8 * len(whole), 3)]  # fmt: skip
     for content in [*changed, *(whole[:size] for size in range(len(whole)))]:
         listing.write_bytes(content)
         found = verify_folder(folder)

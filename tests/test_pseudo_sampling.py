@@ -20,7 +20,7 @@ from gdacli.pseudo_sampling import PseudoSampling
 from gdacli.synthetic_images import Generated, Stored
 from gdacli.training import train_classifier
 
-NUM_SEEDS = 20
+NUM_SEEDS = 14
 UPDATES = 12
 
 
