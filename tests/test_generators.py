@@ -130,11 +130,10 @@ def test_an_image_depends_on_neither_neighbours_nor_place_nor_padding(generator,
     try:
         latents = generator.encode(images)
         made = generator.generate(latents, labels, 0.2, seeds)
-        for attempt in range(2):
-            order = torch.randperm(size, generator=torch.Generator().manual_seed(attempt))
-            assert torch.equal(generator.encode(images[order]), latents[order])
-            again = generator.generate(latents[order], labels[order], 0.2, [seeds[row] for row in order])
-            assert torch.equal(again, made[order])
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(generator.encode(images[order]), latents[order])
+        again = generator.generate(latents[order], labels[order], 0.2, [seeds[row] for row in order])
+        assert torch.equal(again, made[order])
         alone = torch.zeros(size, dtype=torch.int64)
         padded = generator.generate(latents[alone], labels[alone], 0.2, [seeds[0]] * size)
         assert torch.equal(padded, made[:1].expand_as(padded))
