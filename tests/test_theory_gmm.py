@@ -255,8 +255,12 @@ def test_settings_that_do_not_fit_are_named(m, d, gammas, message):
 
 def test_the_verdict_says_lower_higher_and_undecided():
     points = [
-        {"gamma": gamma, "error_difference": difference, "corrected_p": p}
-        for gamma, difference, p in ((1, 2.0, 0.001), (5, 0.1, 0.6), (10, -0.5, 0.01))
+        {"gamma": gamma, "error_difference": difference, "error_difference_verdict": verdict}
+        for gamma, difference, verdict in (
+            (1, 2.0, "higher"),
+            (5, 0.1, "no significant difference"),
+            (10, -0.5, "lower"),
+        )
     ]
     assert _verdict(points) == (
         "significantly higher than without generated points at gamma 1 (up to 2.00 points at gamma 1); "

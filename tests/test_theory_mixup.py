@@ -238,19 +238,24 @@ def test_settings_that_make_no_sense(change, message):
 def test_stops_and_rates_that_make_no_sense():
     with pytest.raises(GdaError, match="--stop: found 200, needs 1 to 199, before --updates"):
         mixup_benefit.run(setting=SETTING, **RUN | {"stops": [200]})
+    with pytest.raises(
+        GdaError, match="^--num-examples: found 60, with --dimension 150 and --repeats 10000 the noises"
+    ):
+        mixup_benefit.run(setting=SETTING, **RUN | {"repeats": 10_000})
     with pytest.raises(GdaError, match="--learning-rate: the training diverged: lower it"):
         mixup_benefit.run(setting=replace(SETTING, updates=10, learning_rate=1e30), **RUN)
 
 
 def test_the_command_writes_its_files(tmp_path):
-    words = "--updates 6 --stop 3 --num-examples 20 --dimension 10 --repeats 2 --num-recorded 3"
+    words = "--updates 6 --num-examples 20 --dimension 10 --repeats 2 --num-recorded 3"
     outcome = invoke("theory", "mixup", *words.split(), "-o", str(tmp_path / "out"), "--json")
     assert outcome.code == 0, outcome.stderr
     result = json.loads(outcome.stdout)
-    assert (result["settings"]["stops"], result["settings"]["seed"]) == ([3], 0)
+    assert result["settings"]["stops"] == [1, 2, 4]  # shares of the updates
+    assert (result["settings"]["num_recorded"], result["settings"]["seed"]) == (3, 0)
     names = ["mixup-differences.csv", "mixup-learned.csv", "mixup.csv", "mixup.json", "mixup.png"]
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == names
-    assert {row["arm"] for row in result["curves"]} == {"erm", "mixup", "two_weights", "stop_3"}
+    assert {row["arm"] for row in result["curves"]} == {"erm", "mixup", "two_weights", "stop_1", "stop_2", "stop_4"}
     assert NUM_TEST == 500  # docs/theory-mixup.md
 
 

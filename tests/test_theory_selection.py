@@ -160,6 +160,11 @@ def test_changes_that_make_no_sense(change):
     assert "\n" not in str(error.value)
 
 
+def test_a_run_that_does_not_fit_in_memory_is_refused():
+    with pytest.raises(GdaError, match="^--epochs: found 100000000, with --num-examples 60, --dimension 40"):
+        early_selection.run(**RUN | {"setting": replace(SETTING, epochs=10**8)}, vary=[])
+
+
 def test_a_training_that_diverges_is_an_error():
     with pytest.raises(GdaError, match="--learning-rate: 1e\\+30 diverged in epoch"):
         train(np.random.default_rng(0), replace(SETTING, learning_rate=1e30), 2)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from gdacli.errors import GdaError
+from gdacli.theory import variance_grid
 from gdacli.theory.batch_variance import (
     batch_unit,
     finite_generated_variance,
@@ -64,7 +65,7 @@ from gdacli.theory.learning_curves import (
     measured_amplification,
 )
 from gdacli.theory.two_layer_setting import Setting, Stream, check
-from gdacli.theory.variance_grid import TRIALS, VIEWS, measure, own_batch
+from gdacli.theory.variance_grid import VIEWS, measure, own_batch
 
 K, N, SLOW = 3, 20, 8
 SETTING = Setting(K, 0.6, 1.0, 0.8, N, 60, 5, 1.0, 0.05, 1.5, 1.5, 8, 4, 0)
@@ -313,7 +314,8 @@ def test_settings_that_mean_nothing_are_refused(change, message):
         check(replace(SETTING, **change))
 
 
-def test_the_command_writes_what_it_finds(tmp_path):
+def test_the_command_writes_what_it_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr(variance_grid, "TRIALS", 500)
     page = (Path(__file__).parents[1] / "docs/theory-two-layer.md").read_text()
     (command,) = re.findall(r"\$ gdacli (theory two-layer .*)", page)
     options = "--examples 20 --alpha 0.8 --k 2 --dimension 10 --iterations 6 --repeats 3 --filters 3"
@@ -321,13 +323,19 @@ def test_the_command_writes_what_it_finds(tmp_path):
     assert ran.code == 0, ran.stderr
     assert "NoiseAlign(SAM) < NoiseAlign(gradient descent)" in ran.stdout
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    tables = ["two-layer-identities.csv", "two-layer-tolerance.csv", "two-layer-variance.csv", "two-layer.csv"]
+    tables = [
+        "two-layer-differences.csv",
+        "two-layer-identities.csv",
+        "two-layer-tolerance.csv",
+        "two-layer-variance.csv",
+        "two-layer.csv",
+    ]
     assert names == [*tables, "two-layer.json", "two-layer.png"]
     curves = list(csv.DictReader((tmp_path / "a/two-layer.csv").open()))
     assert [(row["arm"], row["iteration"]) for row in curves] == [(arm, str(t)) for arm in ARMS for t in range(7)]
     found = json.loads((tmp_path / "a/two-layer.json").read_text())
     assert found["settings"]["generated_noise_sd"] == found["settings"]["noise_sd"] == 2
-    own = measure(replace(SETTING, seed=0), own_batch(replace(SETTING, k=2, alpha=0.8), None), trials=TRIALS)
+    own = measure(replace(SETTING, seed=0), own_batch(replace(SETTING, k=2, alpha=0.8), None), trials=500)
     assert found["variance"]["own"]["found"]["finite"]["mean"] == own.found["finite"].mean  # the seed decides
     assert max(found["largest_errors"].values()) < 1e-10
     assert found["variance"]["own"]["batch"] == 6
