@@ -179,7 +179,8 @@ def test_an_arm_that_stops_is_mixup_until_then_and_plain_after():
 
 def test_a_stopped_arm_takes_the_plain_step():
     rng, setting = np.random.default_rng(0), replace(SETTING, updates=3)
-    train, _ = mixup_benefit.draw_sets(rng, setting, 2)
+    train, test = mixup_benefit.draw_sets(rng, setting, 2)
+    assert (train.is_rare.sum(), test.is_rare.sum(), len(test.is_rare)) == (6, NUM_TEST / 2, NUM_TEST)
     start = draw_filters(rng, 2, 6, 150, 0.1)
     (_, one), (_, two) = descent(start, train, 0.5, range(1, 3), lambda update: None)
     assert np.allclose(two, one - 0.5 * soft_gradient(one, train), rtol=0, atol=1e-15)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import invoke
 from matplotlib.figure import Figure
-from scipy.stats import ttest_rel
+from scipy.stats import sem, ttest_1samp, ttest_rel
 
 from gdacli.theory.comparisons import compared, verdict
+from gdacli.theory.monte_carlo import monte_carlo
 from gdacli.theory.outcome import Outcome, write_outcome
 from gdacli.theory.presentation import bullets
 
@@ -72,6 +73,13 @@ def test_pairs_are_compared_on_the_same_repeats_and_corrected_together():
     assert verdict(2.0, None, "up", "down") == "up"  # the same difference in every repeat
     assert verdict(-2.0, 0.05, "up", "down") == "down"
     assert verdict(-2.0, 0.0501, "up", "down") == "no significant difference"
+
+
+def test_an_interval_is_students():
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    found = monte_carlo(values)
+    assert (found.mean, found.standard_error) == pytest.approx((3.5, sem(values)))
+    assert (found.low, found.high) == pytest.approx(ttest_1samp(values, 0).confidence_interval(0.95))
 
 
 def test_sentences_are_items_of_lines_that_fit():

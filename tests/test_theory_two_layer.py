@@ -56,15 +56,19 @@ from gdacli.theory.identities import (
     sam_noise_gradient,
     slow_amplification,
 )
-from gdacli.theory.identity_errors import sam_aligns_less, tolerance, tolerated_noise
+from gdacli.theory.identity_errors import _checked, failures_by_rho, sam_aligns_less, tolerance, tolerated_noise
 from gdacli.theory.learning_curves import (
     ARMS,
+    MEASURES,
+    Curve,
     expected_iterations,
     fresh_accuracies,
     learning_curves,
     measured_amplification,
 )
+from gdacli.theory.two_layer import differences
 from gdacli.theory.two_layer_setting import Setting, Stream, check
+from gdacli.theory.two_layer_summary import _equation_2
 from gdacli.theory.variance_grid import VIEWS, measure, own_batch
 
 K, N, SLOW = 3, 20, 8
@@ -231,17 +235,50 @@ def test_arms_start_alike_and_take_their_own_steps():
     assert all(np.abs(a - b).min() > 1e-9 for i, a in enumerate(later) for b in later[:i])
     original = SETTING.draw(SETTING.rng(Stream.EXAMPLES), 4, 60)
     weights = draw_weights(SETTING.rng(Stream.WEIGHTS), 4, 5, 60, 0.1)
-    for arm, rho in (("gradient descent", 0.0), ("SAM", SETTING.rho)):
-        stepped = weights
+    more = upsampled(original, K)
+    made = with_generated(original, K, SETTING.draw_generated(SETTING.rng(Stream.GENERATED), 4, 60))
+    for arm, examples in zip(ARMS, (original, original, more, made), strict=True):
+        rho, stepped = SETTING.rho if arm == "SAM" else 0.0, weights
         for _ in range(8):
-            stepped = descend(stepped, original, 1.0, rho)
+            stepped = descend(stepped, examples, 1.0, rho)
         of_noise = (noise_alignments(stepped, original) * original.labels[:, None]).max(1)
         assert np.allclose(curves[arm].measures["slow_noise"][-1], of_noise[:, original.is_slow].mean(1), rtol=1e-12)
-        ahead = stepped + ascent(stepped, original, rho)  # Theorem 4.1 measures SAM at the perturbed weights
-        aligned = noise_align(ahead, original, gradient(ahead, original)).mean(1)
+        ahead = stepped + ascent(stepped, examples, rho)  # Theorem 4.1 measures SAM at the perturbed weights
+        aligned = noise_align(ahead, examples, gradient(ahead, examples)).mean(1)
         assert np.allclose(curves[arm].measures["noise_align"][-1], aligned, rtol=1e-12)
         on_slow = feature_alignments(stepped, original)[..., 1].max(1)
         assert np.allclose(curves[arm].measures["slow_alignment"][-1], on_slow, rtol=1e-12)
+
+
+def test_arms_are_compared_in_pairs_at_the_end_and_noise_align_at_the_start():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 1, 6)
+    curves = {
+        arm: Curve({name: base + np.array([[10.0 * shift], [shift]]) for name in MEASURES}, base, base)
+        for shift, arm in enumerate(ARMS)
+    }
+    rows = {(r["arm"], r["reference"], r["at"], r["measure"]): r["difference"] for r in differences(curves)}
+    for arm, other, difference in (("generation", "upsampling", 1), ("upsampling", "gradient descent", 2)):
+        assert rows[arm, other, "end", "slow_accuracy"] == pytest.approx(difference)
+        assert rows[arm, other, "start", "noise_align"] == pytest.approx(10 * difference)
+
+
+def test_the_checked_errors_are_those_of_the_network_as_it_is():
+    original, _, made, weights = orthogonal()
+    sides = dict(_checked(SETTING, weights, original, made))
+    assert largest_error(sides["noise gradient, gradient descent"]) < 1e-10
+    assert largest_error(sides["noise gradient, SAM"]) > 1e-2  # its own logit terms
+    found = failures_by_rho(SETTING, lambda _: None)
+    assert all(each.median.mean < each.high.mean for each in found)
+    assert [each.median.mean for each in found[:6]] == sorted(each.median.mean for each in found[:6])
+    assert replace(SETTING, generated_noise_sd=3.0).generated_factor == 16
+
+
+def test_the_share_for_which_equation_2_means_nothing_is_told():
+    measured = {"mean": 1.2, "low": 1.1, "high": 1.3}
+    figures = [{"iteration": t, "median": 1.0, "undefined": 0.3 * t, "measured": measured} for t in (0, 2)]
+    assert "for 60 % of them at the end" in _equation_2(figures)
+    assert "at most 1.20 ± 0.10 times" in _equation_2(figures)
 
 
 def test_the_expected_time_is_that_of_the_feature_alone():

@@ -70,7 +70,7 @@ def run(setting: Setting, batch_size: int | None) -> Outcome:
         "tolerance": {
             "paper": setting.k + 1,
             "at_this_size": tolerance(setting.num_examples, setting.num_slow, setting.k),
-            "of_setting": (setting.generated_noise_sd / setting.noise_sd) ** 4,
+            "of_setting": setting.generated_factor,
         },
         "variance": variance_figures(cells, own),
     }
