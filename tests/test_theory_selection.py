@@ -179,6 +179,15 @@ def test_the_figures_are_those_of_the_training(outcome, course):
     assert row["f1"] > next(each["f1"] for each in figures["quality"] if each["strategy"] == "random") + 0.2
     assert [each["epoch"] for each in figures["training"]] == [1, 3, 12, 40]
     assert {each["setting"] for each in figures["windows"]} == {"as set", "noise_sd=0.5"}
+    for window_row in (each for each in figures["windows"] if each["setting"] == "as set"):
+        f1 = [each["f1"] for each in figures["quality"] if each["strategy"] == window_row["strategy"]]
+        assert window_row["best_f1"] == pytest.approx(max(f1))
+        if window_row["strategy"] == "random":
+            assert window_row["auto_precision"] == pytest.approx(0.3) != window_row["auto_recall"]
+    slow, (at_3,) = course.examples.is_slow, early_selection._training_rows(course, [3])
+    for name, rows in (("slow_error", slow), ("fast_error", ~slow)):
+        assert at_3[name] == pytest.approx(100 * (course.margins[3][:, rows] <= 0).mean())
+    assert at_3["slow_error"] != at_3["fast_error"]
     assert {each["verdict"] for each in figures["differences"]} <= {
         *("equal", "no significant difference", "cluster better", "cluster worse"),
     }

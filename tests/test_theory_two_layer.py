@@ -66,7 +66,7 @@ from gdacli.theory.learning_curves import (
     learning_curves,
     measured_amplification,
 )
-from gdacli.theory.two_layer import differences
+from gdacli.theory.two_layer import differences, rate
 from gdacli.theory.two_layer_setting import Setting, Stream, check
 from gdacli.theory.two_layer_summary import _equation_2
 from gdacli.theory.variance_grid import VIEWS, measure, own_batch
@@ -272,6 +272,21 @@ def test_the_checked_errors_are_those_of_the_network_as_it_is():
     assert all(each.median.mean < each.high.mean for each in found)
     assert [each.median.mean for each in found[:6]] == sorted(each.median.mean for each in found[:6])
     assert replace(SETTING, generated_noise_sd=3.0).generated_factor == 16
+
+
+def test_the_rate_is_the_slope_from_three_dimensions_an_example_on():
+    one = failures_by_rho(SETTING, lambda _: None)[0]
+    rows = [
+        replace(
+            one,
+            identity="noise gradient, gradient descent",
+            noise="normal off the features",
+            dimension=round(share * N),
+            median=replace(one.median, mean=3 * share**-0.5 if share >= 3 else 100.0),
+        )
+        for share in (0.5, 1, 3, 10, 30)
+    ]
+    assert rate(rows, N) == pytest.approx(-0.5)
 
 
 def test_the_share_for_which_equation_2_means_nothing_is_told():
