@@ -23,8 +23,9 @@ def run_program(program: Callable[[], "Outcome"], output: Path, as_json: bool, d
 
     def work() -> None:
         enter(directory)
-        from gdacli.theory.outcome import write_outcome
+        from gdacli.theory.outcome import require_folder, write_outcome
 
+        require_folder(output)
         outcome = program()
         result = write_outcome(outcome, output)
         show(result, lambda found: f"{outcome.summary}\n\nwrote {', '.join(found['files'])}", as_json)
@@ -126,22 +127,22 @@ def two_layer(
 @theory.command()
 def selection(
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Share of the examples that are fast-learnable.")] = 0.7,
-    beta_d: Annotated[float, typer.Option(min=0, help="Strength of the slow-learnable feature.")] = 0.5,
-    beta_e: Annotated[float, typer.Option(min=0, help="Strength of the fast-learnable feature.")] = 1.0,
-    noise_sd: Annotated[float, typer.Option(min=0, help="Root mean square length of an example's noise.")] = 2.0,
+    beta_d: Annotated[float, typer.Option(min=0, max=10, help="Strength of the slow-learnable feature.")] = 0.5,
+    beta_e: Annotated[float, typer.Option(min=0.01, max=10, help="Strength of the fast-learnable feature.")] = 1.0,
+    noise_sd: Annotated[float, typer.Option(min=0, max=100, help="Length of an example's noise, about.")] = 2.0,
     num_examples: Annotated[int, typer.Option(min=8, max=5000, help="Training examples.")] = 200,
     dimension: Annotated[int, typer.Option(min=3, max=5000, help="Of a patch.")] = 100,
     num_filters: Annotated[int, typer.Option(min=1, max=500, help="Of the network.")] = 10,
-    initial_sd: Annotated[float, typer.Option(min=0, help="Standard deviation of the first weights.")] = 0.2,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of gradient descent.")] = 0.5,
+    initial_sd: Annotated[float, typer.Option(min=1e-9, max=10, help="Spread of the first weights.")] = 0.2,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1000, help="Of gradient descent.")] = 0.5,
     epochs: Annotated[int, typer.Option(min=8, max=100_000, help="To train; one full-batch update each.")] = 300,
-    num_recorded: Annotated[int, typer.Option(min=2, help="After how many of them to select, at most.")] = 11,
+    num_recorded: Annotated[int, typer.Option(min=2, max=1000, help="After how many of them to select, at most.")] = 11,
     vary: Annotated[
         list[str],
         typer.Option(metavar="NAME=VALUE", help="Run again with another alpha, beta_d or noise_sd; may be repeated."),
     ] = ["noise_sd=1", "noise_sd=3", "beta_d=0.8", "alpha=0.9"],  # noqa: B006
     level: Annotated[float, typer.Option(min=0, max=1, help="F1 from which a choice counts as good.")] = 0.8,
-    repeats: Annotated[int, typer.Option(min=2, help="Data sets and first weights.")] = 20,
+    repeats: Annotated[int, typer.Option(min=2, max=1000, help="Data sets and first weights.")] = 20,
     seed: Seed = 0,
     output: Output = Path("theory"),
     as_json: AsJson = False,
@@ -184,28 +185,37 @@ def selection(
 def mixup(
     rare_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the examples with a rare feature.")] = 0.1,
     distractor: Annotated[
-        float, typer.Option(min=0, help="Strength of the feature noise: a common feature of a random class.")
+        float, typer.Option(min=0, max=10, help="Strength of the feature noise: a common feature of a random class.")
     ] = 0.5,
-    noise_sd: Annotated[float, typer.Option(min=0, help="Root mean square length of an example's noise.")] = 3.0,
+    noise_sd: Annotated[float, typer.Option(min=0, max=100, help="Length of an example's noise, about.")] = 3.0,
     aligned: Annotated[bool, typer.Option(help="The feature is at the same place in every example.")] = False,
     num_examples: Annotated[int, typer.Option(min=4, max=5000, help="Training examples.")] = 100,
     dimension: Annotated[int, typer.Option(min=5, max=5000, help="Of a patch.")] = 400,
     num_filters: Annotated[int, typer.Option(min=2, max=500, help="Of the network, half of them per class.")] = 10,
-    initial_sd: Annotated[float, typer.Option(min=0, help="Standard deviation of the first weights.")] = 0.01,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of gradient descent.")] = 1.0,
+    initial_sd: Annotated[float, typer.Option(min=1e-9, max=10, help="Spread of the first weights.")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1000, help="Of gradient descent.")] = 1.0,
     updates: Annotated[int, typer.Option(min=2, max=100_000, help="Full-batch updates of every arm.")] = 1500,
-    alpha: Annotated[float, typer.Option(min=1e-3, help="Beta(alpha, alpha) draws an input's own weight.")] = 1.0,
+    alpha: Annotated[float, typer.Option(min=1e-3, max=1000, help="Beta(alpha, alpha) draws an input's weight.")] = 1.0,
     label_alpha: Annotated[
-        float, typer.Option(min=1e-3, help="Beta(label_alpha, label_alpha) draws a label's, in the arm of two weights.")
+        float,
+        typer.Option(
+            min=1e-3, max=1000, help="Beta(label_alpha, label_alpha) draws a label's, in the arm of two weights."
+        ),
     ] = 1.0,
     stop: Annotated[
-        list[int], typer.Option(metavar="UPDATE", min=1, help="Last update with mixup of an arm; may be repeated.")
-    ] = [100, 400, 1000],  # noqa: B006
-    num_recorded: Annotated[int, typer.Option(min=2, help="After how many updates to test, at most.")] = 30,
+        list[int] | None,
+        typer.Option(
+            metavar="UPDATE",
+            min=1,
+            help="Last update with mixup of an arm; may be repeated.",
+            show_default="1/15, 4/15 and 2/3 of --updates",
+        ),
+    ] = None,
+    num_recorded: Annotated[int, typer.Option(min=2, max=1000, help="After how many updates to test, at most.")] = 30,
     level: Annotated[
         float, typer.Option(min=0, max=100, help="Test error on rare examples in %, from which they are learned.")
     ] = 25.0,
-    repeats: Annotated[int, typer.Option(min=2, help="Data sets and first weights.")] = 10,
+    repeats: Annotated[int, typer.Option(min=2, max=1000, help="Data sets and first weights.")] = 10,
     seed: Seed = 0,
     output: Output = Path("theory"),
     as_json: AsJson = False,

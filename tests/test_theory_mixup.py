@@ -179,7 +179,8 @@ def test_an_arm_that_stops_is_mixup_until_then_and_plain_after():
 
 def test_a_stopped_arm_takes_the_plain_step():
     rng, setting = np.random.default_rng(0), replace(SETTING, updates=3)
-    train, _ = mixup_benefit.draw_sets(rng, setting, 2)
+    train, test = mixup_benefit.draw_sets(rng, setting, 2)
+    assert (train.is_rare.sum(), test.is_rare.sum(), len(test.is_rare)) == (6, NUM_TEST / 2, NUM_TEST)
     start = draw_filters(rng, 2, 6, 150, 0.1)
     (_, one), (_, two) = descent(start, train, 0.5, range(1, 3), lambda update: None)
     assert np.allclose(two, one - 0.5 * soft_gradient(one, train), rtol=0, atol=1e-15)
@@ -238,19 +239,24 @@ def test_settings_that_make_no_sense(change, message):
 def test_stops_and_rates_that_make_no_sense():
     with pytest.raises(GdaError, match="--stop: found 200, needs 1 to 199, before --updates"):
         mixup_benefit.run(setting=SETTING, **RUN | {"stops": [200]})
+    with pytest.raises(
+        GdaError, match="^--num-examples: found 60, with --dimension 150 and --repeats 10000 the noises"
+    ):
+        mixup_benefit.run(setting=SETTING, **RUN | {"repeats": 10_000})
     with pytest.raises(GdaError, match="--learning-rate: the training diverged: lower it"):
         mixup_benefit.run(setting=replace(SETTING, updates=10, learning_rate=1e30), **RUN)
 
 
 def test_the_command_writes_its_files(tmp_path):
-    words = "--updates 6 --stop 3 --num-examples 20 --dimension 10 --repeats 2 --num-recorded 3"
+    words = "--updates 6 --num-examples 20 --dimension 10 --repeats 2 --num-recorded 3"
     outcome = invoke("theory", "mixup", *words.split(), "-o", str(tmp_path / "out"), "--json")
     assert outcome.code == 0, outcome.stderr
     result = json.loads(outcome.stdout)
-    assert (result["settings"]["stops"], result["settings"]["seed"]) == ([3], 0)
+    assert result["settings"]["stops"] == [1, 2, 4]  # shares of the updates
+    assert (result["settings"]["num_recorded"], result["settings"]["seed"]) == (3, 0)
     names = ["mixup-differences.csv", "mixup-learned.csv", "mixup.csv", "mixup.json", "mixup.png"]
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == names
-    assert {row["arm"] for row in result["curves"]} == {"erm", "mixup", "two_weights", "stop_3"}
+    assert {row["arm"] for row in result["curves"]} == {"erm", "mixup", "two_weights", "stop_1", "stop_2", "stop_4"}
     assert NUM_TEST == 500  # docs/theory-mixup.md
 
 

@@ -42,7 +42,7 @@ SETTING = Setting(
     learning_rate=1.0,
     epochs=40,
 )
-RUN: dict[str, Any] = {"setting": SETTING, "num_recorded": 4, "level": 0.8, "repeats": 4, "seed": 0}
+RUN: dict[str, Any] = {"setting": SETTING, "num_recorded": 4, "level": 0.8, "repeats": 3, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,8 @@ def test_the_product_finds_what_is_there_to_find():
 def test_random_takes_as_many_as_cluster(course):
     found = selection_quality(course, 3, 1, seed=0)
     share = found["cluster"]["share"]
+    assert share != 0.3
+    assert (found["random"]["precision"], found["random"]["recall"], found["random"]["share"]) == (0.3, share, share)
     rng, slow, f1 = np.random.default_rng(0), course.examples.is_slow, []
     for _ in range(2000):
         f1.append(quality(np.zeros(60), rng.permutation(60) < round(60 * share), slow)["f1"])
@@ -160,6 +162,11 @@ def test_changes_that_make_no_sense(change):
     assert "\n" not in str(error.value)
 
 
+def test_a_run_that_does_not_fit_in_memory_is_refused():
+    with pytest.raises(GdaError, match="^--epochs: found 100000000, with --num-examples 60, --dimension 40"):
+        early_selection.run(**RUN | {"setting": replace(SETTING, epochs=10**8)}, vary=[])
+
+
 def test_a_training_that_diverges_is_an_error():
     with pytest.raises(GdaError, match="--learning-rate: 1e\\+30 diverged in epoch"):
         train(np.random.default_rng(0), replace(SETTING, learning_rate=1e30), 2)
@@ -172,6 +179,15 @@ def test_the_figures_are_those_of_the_training(outcome, course):
     assert row["f1"] > next(each["f1"] for each in figures["quality"] if each["strategy"] == "random") + 0.2
     assert [each["epoch"] for each in figures["training"]] == [1, 3, 12, 40]
     assert {each["setting"] for each in figures["windows"]} == {"as set", "noise_sd=0.5"}
+    for window_row in (each for each in figures["windows"] if each["setting"] == "as set"):
+        f1 = [each["f1"] for each in figures["quality"] if each["strategy"] == window_row["strategy"]]
+        assert window_row["best_f1"] == pytest.approx(max(f1))
+        if window_row["strategy"] == "random":
+            assert window_row["auto_precision"] == pytest.approx(0.3) != window_row["auto_recall"]
+    slow, (at_3,) = course.examples.is_slow, early_selection._training_rows(course, [3])
+    for name, rows in (("slow_error", slow), ("fast_error", ~slow)):
+        assert at_3[name] == pytest.approx(100 * (course.margins[3][:, rows] <= 0).mean())
+    assert at_3["slow_error"] != at_3["fast_error"]
     assert {each["verdict"] for each in figures["differences"]} <= {
         *("equal", "no significant difference", "cluster better", "cluster worse"),
     }

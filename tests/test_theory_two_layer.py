@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from gdacli.errors import GdaError
+from gdacli.theory import variance_grid
 from gdacli.theory.batch_variance import (
     batch_unit,
     finite_generated_variance,
@@ -55,16 +56,20 @@ from gdacli.theory.identities import (
     sam_noise_gradient,
     slow_amplification,
 )
-from gdacli.theory.identity_errors import sam_aligns_less, tolerance, tolerated_noise
+from gdacli.theory.identity_errors import _checked, failures_by_rho, sam_aligns_less, tolerance, tolerated_noise
 from gdacli.theory.learning_curves import (
     ARMS,
+    MEASURES,
+    Curve,
     expected_iterations,
     fresh_accuracies,
     learning_curves,
     measured_amplification,
 )
+from gdacli.theory.two_layer import differences, rate
 from gdacli.theory.two_layer_setting import Setting, Stream, check
-from gdacli.theory.variance_grid import TRIALS, VIEWS, measure, own_batch
+from gdacli.theory.two_layer_summary import _equation_2
+from gdacli.theory.variance_grid import VIEWS, measure, own_batch
 
 K, N, SLOW = 3, 20, 8
 SETTING = Setting(K, 0.6, 1.0, 0.8, N, 60, 5, 1.0, 0.05, 1.5, 1.5, 8, 4, 0)
@@ -230,17 +235,65 @@ def test_arms_start_alike_and_take_their_own_steps():
     assert all(np.abs(a - b).min() > 1e-9 for i, a in enumerate(later) for b in later[:i])
     original = SETTING.draw(SETTING.rng(Stream.EXAMPLES), 4, 60)
     weights = draw_weights(SETTING.rng(Stream.WEIGHTS), 4, 5, 60, 0.1)
-    for arm, rho in (("gradient descent", 0.0), ("SAM", SETTING.rho)):
-        stepped = weights
+    more = upsampled(original, K)
+    made = with_generated(original, K, SETTING.draw_generated(SETTING.rng(Stream.GENERATED), 4, 60))
+    for arm, examples in zip(ARMS, (original, original, more, made), strict=True):
+        rho, stepped = SETTING.rho if arm == "SAM" else 0.0, weights
         for _ in range(8):
-            stepped = descend(stepped, original, 1.0, rho)
+            stepped = descend(stepped, examples, 1.0, rho)
         of_noise = (noise_alignments(stepped, original) * original.labels[:, None]).max(1)
         assert np.allclose(curves[arm].measures["slow_noise"][-1], of_noise[:, original.is_slow].mean(1), rtol=1e-12)
-        ahead = stepped + ascent(stepped, original, rho)  # Theorem 4.1 measures SAM at the perturbed weights
-        aligned = noise_align(ahead, original, gradient(ahead, original)).mean(1)
+        ahead = stepped + ascent(stepped, examples, rho)  # Theorem 4.1 measures SAM at the perturbed weights
+        aligned = noise_align(ahead, examples, gradient(ahead, examples)).mean(1)
         assert np.allclose(curves[arm].measures["noise_align"][-1], aligned, rtol=1e-12)
         on_slow = feature_alignments(stepped, original)[..., 1].max(1)
         assert np.allclose(curves[arm].measures["slow_alignment"][-1], on_slow, rtol=1e-12)
+
+
+def test_arms_are_compared_in_pairs_at_the_end_and_noise_align_at_the_start():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 1, 6)
+    curves = {
+        arm: Curve({name: base + np.array([[10.0 * shift], [shift]]) for name in MEASURES}, base, base)
+        for shift, arm in enumerate(ARMS)
+    }
+    rows = {(r["arm"], r["reference"], r["at"], r["measure"]): r["difference"] for r in differences(curves)}
+    for arm, other, difference in (("generation", "upsampling", 1), ("upsampling", "gradient descent", 2)):
+        assert rows[arm, other, "end", "slow_accuracy"] == pytest.approx(difference)
+        assert rows[arm, other, "start", "noise_align"] == pytest.approx(10 * difference)
+
+
+def test_the_checked_errors_are_those_of_the_network_as_it_is():
+    original, _, made, weights = orthogonal()
+    sides = dict(_checked(SETTING, weights, original, made))
+    assert largest_error(sides["noise gradient, gradient descent"]) < 1e-10
+    assert largest_error(sides["noise gradient, SAM"]) > 1e-2  # its own logit terms
+    found = failures_by_rho(SETTING, lambda _: None)
+    assert all(each.median.mean < each.high.mean for each in found)
+    assert [each.median.mean for each in found[:6]] == sorted(each.median.mean for each in found[:6])
+    assert replace(SETTING, generated_noise_sd=3.0).generated_factor == 16
+
+
+def test_the_rate_is_the_slope_from_three_dimensions_an_example_on():
+    one = failures_by_rho(SETTING, lambda _: None)[0]
+    rows = [
+        replace(
+            one,
+            identity="noise gradient, gradient descent",
+            noise="normal off the features",
+            dimension=round(share * N),
+            median=replace(one.median, mean=3 * share**-0.5 if share >= 3 else 100.0),
+        )
+        for share in (0.5, 1, 3, 10, 30)
+    ]
+    assert rate(rows, N) == pytest.approx(-0.5)
+
+
+def test_the_share_for_which_equation_2_means_nothing_is_told():
+    measured = {"mean": 1.2, "low": 1.1, "high": 1.3}
+    figures = [{"iteration": t, "median": 1.0, "undefined": 0.3 * t, "measured": measured} for t in (0, 2)]
+    assert "for 60 % of them at the end" in _equation_2(figures)
+    assert "at most 1.20 ± 0.10 times" in _equation_2(figures)
 
 
 def test_the_expected_time_is_that_of_the_feature_alone():
@@ -313,7 +366,8 @@ def test_settings_that_mean_nothing_are_refused(change, message):
         check(replace(SETTING, **change))
 
 
-def test_the_command_writes_what_it_finds(tmp_path):
+def test_the_command_writes_what_it_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr(variance_grid, "TRIALS", 500)
     page = (Path(__file__).parents[1] / "docs/theory-two-layer.md").read_text()
     (command,) = re.findall(r"\$ gdacli (theory two-layer .*)", page)
     options = "--examples 20 --alpha 0.8 --k 2 --dimension 10 --iterations 6 --repeats 3 --filters 3"
@@ -321,13 +375,19 @@ def test_the_command_writes_what_it_finds(tmp_path):
     assert ran.code == 0, ran.stderr
     assert "NoiseAlign(SAM) < NoiseAlign(gradient descent)" in ran.stdout
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    tables = ["two-layer-identities.csv", "two-layer-tolerance.csv", "two-layer-variance.csv", "two-layer.csv"]
+    tables = [
+        "two-layer-differences.csv",
+        "two-layer-identities.csv",
+        "two-layer-tolerance.csv",
+        "two-layer-variance.csv",
+        "two-layer.csv",
+    ]
     assert names == [*tables, "two-layer.json", "two-layer.png"]
     curves = list(csv.DictReader((tmp_path / "a/two-layer.csv").open()))
     assert [(row["arm"], row["iteration"]) for row in curves] == [(arm, str(t)) for arm in ARMS for t in range(7)]
     found = json.loads((tmp_path / "a/two-layer.json").read_text())
     assert found["settings"]["generated_noise_sd"] == found["settings"]["noise_sd"] == 2
-    own = measure(replace(SETTING, seed=0), own_batch(replace(SETTING, k=2, alpha=0.8), None), trials=TRIALS)
+    own = measure(replace(SETTING, seed=0), own_batch(replace(SETTING, k=2, alpha=0.8), None), trials=500)
     assert found["variance"]["own"]["found"]["finite"]["mean"] == own.found["finite"].mean  # the seed decides
     assert max(found["largest_errors"].values()) < 1e-10
     assert found["variance"]["own"]["batch"] == 6

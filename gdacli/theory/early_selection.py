@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.comparison import holm
 from gdacli.console import progress
 from gdacli.errors import GdaError
-from gdacli.metrics import paired_difference
 from gdacli.rng import derive_seed
+from gdacli.theory.comparisons import compared
 from gdacli.theory.early_selection_plot import quality_plot
 from gdacli.theory.early_selection_words import selection_summary
 from gdacli.theory.monte_carlo import monte_carlo
@@ -36,6 +35,8 @@ Qualities = Mapping[int, Mapping[str, Mapping[str, np.ndarray]]]
 Stopped = tuple[np.ndarray, Mapping[str, Mapping[str, np.ndarray]]]
 """The epochs of the repeats in which the probe stops, and strategy -> measure -> value of these repeats."""
 AS_SET = "as set"
+LARGEST_RUN = 2e9
+"""Bytes of the noises and of the margins of all epochs that a setting may hold (these twice, as they are stacked)."""
 
 
 def run(
@@ -60,6 +61,7 @@ def run(
     import torch  # noqa: F401 (what is loaded is limited)
     from threadpoolctl import threadpool_limits
 
+    _refuse_too_much(setting, repeats)
     settings = {AS_SET: setting} | {change: _changed(setting, change) for change in vary}
     found: dict[str, tuple[Course, Qualities, Stopped]] = {}
     epochs = recorded_epochs(setting.epochs, num_recorded)
@@ -79,12 +81,25 @@ def run(
     }
     return Outcome(
         program="selection",
-        settings={**asdict(setting), "vary": list(vary), "level": level, "repeats": repeats, "seed": seed},
+        settings={
+            **asdict(setting),
+            **{"vary": list(vary), "num_recorded": num_recorded, "level": level, "repeats": repeats, "seed": seed},
+        },
         figures=figures,
-        rows={("" if name == "quality" else name): rows for name, rows in figures.items() if rows},
+        rows={("" if name == "quality" else name): rows for name, rows in figures.items()},
         plot=quality_plot(figures["quality"], figures["training"], figures["windows"]),
         summary=selection_summary(figures, level),
     )
+
+
+def _refuse_too_much(setting: Setting, repeats: int) -> None:
+    numbers = repeats * setting.num_examples * (setting.dimension + 2 * setting.epochs)
+    if 8.0 * numbers > LARGEST_RUN:
+        raise GdaError(
+            f"--epochs: found {setting.epochs}, with --num-examples {setting.num_examples}, --dimension "
+            f"{setting.dimension} and --repeats {repeats} noises and margins take {8e-9 * numbers:.1f} GB, more than "
+            f"{LARGEST_RUN / 1e9:g}: lower one of the four"
+        )
 
 
 def measure(course: Course, epochs: Iterable[int], seed: int) -> Qualities:
@@ -177,38 +192,20 @@ def _stop_rows(stopped: Mapping[str, Stopped]) -> list[Row]:
 def _compared(
     places: Mapping[tuple[tuple[str, Any], ...], tuple[Mapping[str, Mapping[str, np.ndarray]], str]],
 ) -> list[Row]:
-    """Compare cluster with each rival on the same repeats, the p-values corrected over all that is compared.
+    """Compare cluster with each rival on the same repeats.
 
     Args:
         places: what names a row -> strategy -> measure -> values, and the measure.
     """
-    pairs = [
-        (dict(place) | {"rival": rival}, paired_difference(each["cluster"][name], each[rival][name]))
-        for place, (each, name) in places.items()
-        for rival in RIVALS
-    ]
-    corrected = holm([difference.p_value for _, difference in pairs])
-    return [
-        place
-        | {
-            "difference": each.mean,
-            "low": each.low,
-            "high": each.high,
-            "p_value": each.p_value,
-            "p_value_holm": p_value,
-        }
-        | {"repeats": each.num, "verdict": _verdict(each.mean, p_value)}
-        for (place, each), p_value in zip(pairs, corrected, strict=True)
-    ]
-
-
-def _verdict(mean: float, p_value: float | None) -> str:
-    """Say which is better; without a p-value the differences are equal in all repeats."""
-    if p_value is None:
-        return "equal" if abs(mean) < 1e-9 else f"cluster {'better' if mean > 0 else 'worse'}"
-    if p_value > 0.05:
-        return "no significant difference"
-    return f"cluster {'better' if mean > 0 else 'worse'}"
+    return compared(
+        [
+            (dict(place) | {"rival": rival}, each["cluster"][name], each[rival][name])
+            for place, (each, name) in places.items()
+            for rival in RIVALS
+        ],
+        "cluster better",
+        "cluster worse",
+    )
 
 
 def at_slowdown(course: Course, seed: int) -> Stopped:

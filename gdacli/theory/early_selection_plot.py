@@ -7,6 +7,7 @@ from typing import Any
 
 from gdacli.plots import COLOURS
 from gdacli.theory.outcome import Row
+from gdacli.theory.presentation import clean, draw_band
 from gdacli.theory.separation import STRATEGIES
 
 _COLOURS = dict(zip(STRATEGIES, (COLOURS[4], COLOURS[1], COLOURS[3], COLOURS[9]), strict=True))
@@ -29,15 +30,14 @@ def quality_plot(quality: Sequence[Row], training: Sequence[Row], settings: Sequ
     for axes in (found, parts, why, windows):
         axes.set_xscale("log")
         axes.set_xlabel("separation epoch (full-batch updates)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+        clean(axes)
     figure.suptitle("When early outputs tell which examples are learned late (means over repeats, 95 % intervals)")
     return figure
 
 
 def _draw_f1(axes: Any, quality: Sequence[Row], settings: Sequence[Row]) -> None:
     for strategy, colour in _COLOURS.items():
-        _band(axes, [row for row in quality if row["strategy"] == strategy], "f1", colour, strategy)
+        draw_band(axes, [row for row in quality if row["strategy"] == strategy], "epoch", "f1", colour, strategy)
     stop = settings[0]["auto_epoch"]
     if stop is not None:
         axes.axvline(stop, color="#111111", lw=1, ls=":", label="the probe stops\nby itself (mean)")
@@ -50,16 +50,16 @@ def _draw_f1(axes: Any, quality: Sequence[Row], settings: Sequence[Row]) -> None
 def _draw_parts(axes: Any, quality: Sequence[Row]) -> None:
     for strategy in STRATEGIES[:-1]:
         rows = [row for row in quality if row["strategy"] == strategy]
-        _band(axes, rows, "precision", _COLOURS[strategy], "", "-")
-        _band(axes, rows, "recall", _COLOURS[strategy], "", "--")
+        draw_band(axes, rows, "epoch", "precision", _COLOURS[strategy], "", "-")
+        draw_band(axes, rows, "epoch", "recall", _COLOURS[strategy], "", "--")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("precision, recall")
     axes.set_title("Precision (lines) and recall (dashes)", fontsize=10)
 
 
 def _draw_training(axes: Any, training: Sequence[Row]) -> None:
-    _band(axes, training, "fast_error", COLOURS[2], "fast-learnable examples")
-    _band(axes, training, "slow_error", COLOURS[5], "slow-learnable examples")
+    draw_band(axes, training, "epoch", "fast_error", COLOURS[2], "fast-learnable examples")
+    draw_band(axes, training, "epoch", "slow_error", COLOURS[5], "slow-learnable examples")
     axes.set_ylim(0, 80)
     axes.set_ylabel("training error, %")
     axes.set_title("Why: what is learned, and what is then memorised", fontsize=10)
@@ -98,11 +98,3 @@ def _draw_windows(axes: Any, settings: Sequence[Row], epochs: Sequence[Any]) -> 
     axes.set_yticks(range(len(names)), names)
     axes.set_title("When the choice is good, as the data change", fontsize=10)
     axes.legend(frameon=False, fontsize=8, ncols=4, columnspacing=1, handlelength=1.2, loc="upper left")
-
-
-def _band(axes: Any, rows: Sequence[Row], name: str, colour: str, label: str, style: str = "-") -> None:
-    known = [row for row in rows if row[name] is not None]
-    epochs = [row["epoch"] for row in known]
-    axes.plot(epochs, [row[name] for row in known], style, color=colour, lw=1.6, label=label)
-    ends = [[row[f"{name}_{end}"] for row in known] for end in ("low", "high")]
-    axes.fill_between(epochs, *ends, color=colour, alpha=0.18, lw=0)

@@ -5,6 +5,7 @@ from typing import Any
 
 from gdacli.console import table
 from gdacli.theory.outcome import Row
+from gdacli.theory.presentation import bullets
 from gdacli.theory.separation import STRATEGIES
 
 _SPOKEN = {"cluster": "cluster", "high_loss": "high loss", "misclassified": "misclassified", "random": "random"}
@@ -22,7 +23,7 @@ def selection_summary(figures: Mapping[str, Sequence[Row]], level: float) -> str
         _auto_sentence(settings),
     ]
     tables = [_quality_table(figures["quality"], training), _settings_table(settings, figures["stop"], level)]
-    return "\n\n".join([*tables, "\n".join(sentences)])
+    return "\n\n".join([*tables, bullets(sentences)])
 
 
 def _quality_table(quality: Sequence[Row], training: Sequence[Row]) -> str:

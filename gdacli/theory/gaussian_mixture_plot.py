@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gdacli.plots import COLOURS
+from gdacli.theory.presentation import clean
 
 if TYPE_CHECKING:
     from gdacli.theory.gaussian_mixture_program import Sweep
@@ -67,7 +68,7 @@ def _draw_grid(axes: Any, grid: Sequence[Sweep], over: str, name: str) -> None:
     axes.set_xlabel({"m": "real train points m", "d": "dimension d"}[over])
     axes.set_ylabel({"mean_abs_gap": "mean |gap|, nats", "test_error": "true test error, %"}[name])
     axes.legend(title="gamma", frameon=False, fontsize=8, ncols=2)
-    _clean(axes)
+    clean(axes)
 
 
 def _draw_sweep(row: Sequence[Any], sweep: Sweep, least_error: float) -> None:
@@ -110,7 +111,7 @@ def _draw_sweep(row: Sequence[Any], sweep: Sweep, least_error: float) -> None:
         axes.set_xlim(-0.25, 1.3 * gammas[-1])
         _ticks(axes, gammas)
         axes.set_xlabel("gamma, generated points for each real one")
-        _clean(axes)
+        clean(axes)
         axes.legend(frameon=False, fontsize=8)
 
 
@@ -143,8 +144,3 @@ def _no_ticks() -> Any:
     from matplotlib.ticker import NullLocator
 
     return NullLocator()
-
-
-def _clean(axes: Any) -> None:
-    axes.spines["top"].set_visible(False)
-    axes.grid(alpha=0.25)

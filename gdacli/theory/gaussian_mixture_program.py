@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from gdacli.comparison import holm
 from gdacli.console import progress, table
 from gdacli.errors import GdaError
-from gdacli.metrics import paired_difference
+from gdacli.theory.comparisons import UNDECIDED, compared
 from gdacli.theory.gaussian_mixture import num_generated, simulate
 from gdacli.theory.gaussian_mixture_exact import (
     bound,
@@ -26,13 +24,13 @@ from gdacli.theory.gaussian_mixture_exact import (
 )
 from gdacli.theory.gaussian_mixture_plot import plot_case, plot_paper
 from gdacli.theory.monte_carlo import monte_carlo
-from gdacli.theory.outcome import Outcome
+from gdacli.theory.outcome import Outcome, Row
+from gdacli.theory.presentation import bullets, paragraph
 
 SIZES = [(1, m) for m in (20, 50, 100, 200, 500)]
 DIMENSIONS = [(d, 10) for d in (2, 10, 20, 50, 100)]
 SWEEPS = [(50, 10), (1, 40)]
 """The paper's (d, m)."""
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,8 @@ def _gammas(text: str, smallest: int) -> list[float]:
 
 
 def _sweep(dimension: int, size: int, gammas: Sequence[float], sigma: float, losses: Any) -> Sweep:
-    differences = [paired_difference(each, losses.test_error[0]) for each in losses.test_error[1:]]
-    corrected = [None, *holm([each.p_value for each in differences])]
+    errors = 100 * losses.test_error
+    differences = compared([({}, each, errors[0]) for each in errors[1:]], "higher", "lower")
     points = []
     for row, gamma in enumerate(gammas):
         generated = num_generated(gamma, size)
@@ -130,8 +128,7 @@ def _sweep(dimension: int, size: int, gammas: Sequence[float], sigma: float, los
             ("gap", losses.gap[row]),
             ("train_loss", losses.train_loss[row]),
             ("test_loss", losses.test_loss[row]),
-            ("test_error", 100 * losses.test_error[row]),
-            ("error_difference", 100 * (losses.test_error[row] - losses.test_error[0])),
+            ("test_error", errors[row]),
         ):
             found = monte_carlo(values)
             point |= {name: found.mean, f"{name}_se": found.standard_error}
@@ -139,12 +136,17 @@ def _sweep(dimension: int, size: int, gammas: Sequence[float], sigma: float, los
                 point["gap_exact"] = expected_gap(dimension, size, generated)
             if name == "test_loss":
                 point["test_loss_exact"] = expected_test_loss(dimension, size, generated)
-        point |= {"error_difference_low": found.low, "error_difference_high": found.high}
-        point["corrected_p"] = corrected[row]
+        point |= _against_none(differences[row - 1] if row else None)
         point["error_if_real"] = 100 * expected_test_error(dimension, size + generated, sigma)
         point["bound_order"] = bound(dimension, size, gamma)
         points.append(point)
     return Sweep(dimension, size, mean_abs_gap(dimension, size), mean_abs_gap_limit(dimension, size), points)
+
+
+def _against_none(difference: Row | None) -> dict[str, Any]:
+    """Return the columns on the test error against that without generated points; None for that itself."""
+    names = {"": "difference", "_low": "low", "_high": "high", "_p_value_holm": "p_value_holm", "_verdict": "verdict"}
+    return {f"error_difference{end}": difference and difference[name] for end, name in names.items()}
 
 
 def _in_words(sweep: Sweep) -> str:
@@ -157,8 +159,7 @@ def _in_words(sweep: Sweep) -> str:
         cells += [_with_error(point, "test_error", 2), _difference(point) if point["gamma"] else ""]
         rows.append([*cells, f"{point['error_if_real']:.2f}"])
     title = f"d = {sweep.dimension}, m = {sweep.num_train} (± standard error over train sets)"
-    sentences = [fill(each, 116, initial_indent="- ", subsequent_indent="  ") for each in _sentences(sweep)]
-    return f"{title}\n{table(header, rows)}\n\n" + "\n".join(sentences)
+    return f"{title}\n{table(header, rows)}\n\n{bullets(_sentences(sweep))}"
 
 
 def _with_error(point: dict[str, Any], name: str, digits: int = 3) -> str:
@@ -166,8 +167,9 @@ def _with_error(point: dict[str, Any], name: str, digits: int = 3) -> str:
 
 
 def _difference(point: dict[str, Any]) -> str:
-    if point["corrected_p"] is None:
-        return "equal in all" if point["error_difference"] == 0 else f"{point['error_difference']:+.2f}"
+    if point["error_difference_low"] is None:
+        equal = point["error_difference_verdict"] == "equal"
+        return "equal in all" if equal else f"{point['error_difference']:+.2f}"
     ends = f"{point['error_difference_low']:.2f} to {point['error_difference_high']:.2f}"
     return f"{point['error_difference']:+.2f} ({ends})"
 
@@ -194,22 +196,23 @@ def _sentences(sweep: Sweep) -> list[str]:
 
 def _verdict(points: Sequence[dict[str, Any]]) -> str:
     """Say where the test error differs from that without generated points, Holm-corrected for the number of gammas."""
-    if all(point["corrected_p"] is None and point["error_difference"] == 0 for point in points):
+    if all(point["error_difference_verdict"] == "equal" for point in points):
         return "the same as without generated points in every repeat, at every gamma."
 
     def where(chosen: list[dict[str, Any]]) -> str:
         return "gamma " + ", ".join(f"{point['gamma']:g}" for point in chosen)
 
-    told = [p for p in points if p["corrected_p"] is not None and p["corrected_p"] <= SIGNIFICANT]
-    higher, lower = ([p for p in told if sign * p["error_difference"] > 0] for sign in (1, -1))
-    undecided = [p for p in points if p not in told]
+    higher, lower, undecided = (
+        [point for point in points if point["error_difference_verdict"] in verdicts]
+        for verdicts in (("higher",), ("lower",), ("equal", UNDECIDED))
+    )
     parts = []
     if higher:
         most = max(higher, key=lambda point: point["error_difference"])
         size = f"{most['error_difference']:.2f} points at gamma {most['gamma']:g}"
         parts.append(f"significantly higher than without generated points at {where(higher)} (up to {size})")
     if undecided:
-        parts.append(f"no significant difference at {where(undecided)}")
+        parts.append(f"{UNDECIDED} at {where(undecided)}")
     parts.append(f"significantly lower at {where(lower)}" if lower else "significantly lower at none")
     return "; ".join(parts) + "."
 
@@ -220,4 +223,4 @@ def _ending(best: float) -> str:
         "it generates holds no information on mu that is not in them. A generator that has seen other images is "
         "outside this model."
     )
-    return fill(text, 118)
+    return paragraph(text)

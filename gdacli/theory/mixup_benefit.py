@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gdacli.comparison import holm
 from gdacli.console import Advance, progress
 from gdacli.errors import GdaError
-from gdacli.metrics import estimate, paired_difference
+from gdacli.metrics import estimate
 from gdacli.rng import derive_seed
+from gdacli.theory.comparisons import compared
 from gdacli.theory.cubic_network import Array
 from gdacli.theory.mixup_benefit_plot import benefit_plot
 from gdacli.theory.mixup_benefit_words import benefit_summary
@@ -21,6 +21,10 @@ from gdacli.theory.monte_carlo import monte_carlo
 from gdacli.theory.outcome import Outcome, Row
 from gdacli.theory.rare_features import Patches, draw_filters, draw_patches, feature_alignments, outputs, responses
 
+STOPS = (1 / 15, 4 / 15, 2 / 3)
+"""Shares of the updates after which mixup stops, unless told otherwise."""
+LARGEST_NOISE = 2e9
+"""Bytes of the noise patches that a run may hold."""
 NUM_TEST = 500
 """Test examples of a repeat, half of them rare."""
 ERRORS = ("common_error", "rare_error", "error")
@@ -57,12 +61,14 @@ class Setting:
             )
 
 
-def run(*, setting: Setting, stops: Sequence[int], num_recorded: int, level: float, repeats: int, seed: int) -> Outcome:
+def run(
+    *, setting: Setting, stops: Sequence[int] | None, num_recorded: int, level: float, repeats: int, seed: int
+) -> Outcome:
     """Train every arm on the same data from the same start, with as many updates, and compare test errors.
 
     Args:
         setting: of the data, the network and the training.
-        stops: the last updates with mixup of the arms that stop early.
+        stops: the last updates with mixup of the arms that stop early; None for STOPS of them all.
         num_recorded: how many updates to test after, at most; stops come on top.
         level: test error on rare examples in %, from which they count as learned.
         repeats: 2 or more.
@@ -73,9 +79,18 @@ def run(*, setting: Setting, stops: Sequence[int], num_recorded: int, level: flo
     """
     from threadpoolctl import threadpool_limits
 
+    if stops is None:
+        stops = [max(1, round(share * setting.updates)) for share in STOPS]
     for stop in stops:
         if not 0 < stop < setting.updates:
             raise GdaError(f"--stop: found {stop}, needs 1 to {setting.updates - 1}, before --updates")
+    size = 8.0 * repeats * (setting.num_examples + NUM_TEST) * setting.dimension
+    if size > LARGEST_NOISE:
+        raise GdaError(
+            f"--num-examples: found {setting.num_examples}, with --dimension {setting.dimension} and "
+            f"--repeats {repeats} the noises take {size / 1e9:.1f} GB, more than {LARGEST_NOISE / 1e9:g}: "
+            "lower one of the three"
+        )
     recorded = {*np.geomspace(1, setting.updates, num_recorded).round().astype(int).tolist(), *stops}
     work = setting.updates * 3 + sum(setting.updates - stop for stop in set(stops))
     # Small products: more threads only wait for each other.
@@ -88,7 +103,10 @@ def run(*, setting: Setting, stops: Sequence[int], num_recorded: int, level: flo
     }
     return Outcome(
         program="mixup",
-        settings={**asdict(setting), "stops": list(stops), "level": level, "repeats": repeats, "seed": seed},
+        settings={
+            **asdict(setting),
+            **{"stops": list(stops), "num_recorded": num_recorded, "level": level, "repeats": repeats, "seed": seed},
+        },
         figures=figures,
         rows={("" if name == "curves" else name): rows for name, rows in figures.items()},
         plot=benefit_plot(figures["curves"], level),
@@ -204,33 +222,12 @@ def difference_rows(at_end: Mapping[str, Mapping[str, Array]]) -> list[Row]:
     """
     pairs = [(arm, "erm") for arm in at_end if arm != "erm"]
     pairs += [(arm, "mixup") for arm in at_end if arm not in ("erm", "mixup")]
-    found = [
-        (
-            {"arm": arm, "reference": reference, "measure": name},
-            paired_difference(at_end[arm][name], at_end[reference][name]),
-        )
-        for arm, reference in pairs
-        for name in ERRORS
-    ]
-    corrected = holm([difference.p_value for _, difference in found])
-    return [
-        place
-        | {
-            "difference": each.mean,
-            "low": each.low,
-            "high": each.high,
-            "p_value": each.p_value,
-            "p_value_holm": p_value,
-        }
-        | {"verdict": _verdict(each.mean, p_value)}
-        for (place, each), p_value in zip(found, corrected, strict=True)
-    ]
-
-
-def _verdict(mean: float, p_value: float | None) -> str:
-    """Say which has fewer errors; without a p-value the differences are equal in all repeats."""
-    if p_value is None and abs(mean) < 1e-9:
-        return "equal"
-    if p_value is not None and p_value > 0.05:
-        return "no significant difference"
-    return "better" if mean < 0 else "worse"
+    return compared(
+        [
+            ({"arm": arm, "reference": reference, "measure": name}, at_end[arm][name], at_end[reference][name])
+            for arm, reference in pairs
+            for name in ERRORS
+        ],
+        "worse",
+        "better",
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from gdacli.plots import COLOURS
 from gdacli.theory.outcome import Row
+from gdacli.theory.presentation import clean, draw_band
 
 _FIXED = {"erm": (COLOURS[0], "no mixup"), "mixup": (COLOURS[4], "mixup"), "two_weights": (COLOURS[2], "two weights")}
 _STOPPED = (COLOURS[1], COLOURS[3], COLOURS[5], COLOURS[6], COLOURS[7], COLOURS[8])
@@ -33,7 +34,8 @@ def benefit_plot(curves: Sequence[Row], level: float) -> Any:
         for arm in arms:
             first = 0 if arm in _FIXED else int(arm.removeprefix("stop_"))  # until its stop it is that of mixup
             rows = [row for row in curves if row["arm"] == arm and int(row["update"] or 0) >= first]
-            _band(axes, rows, name, *looks[arm])
+            rows = sorted(rows, key=lambda row: int(row["update"] or 0))
+            draw_band(axes, rows, "update", name, *looks[arm])
         axes.set_xscale("log")
         axes.set_xlabel("update (full batch)")
         axes.set_ylabel("test error, %" if name.endswith("error") else "largest |<w, rare feature>|")
@@ -43,8 +45,7 @@ def benefit_plot(curves: Sequence[Row], level: float) -> Any:
     rare.legend(frameon=False, fontsize=8, loc="lower left")
     _draw_ends(ends, curves, arms)
     for axes in (rare, common, learned, ends):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+        clean(axes)
         axes.set_ylim(bottom=0)
     figure.suptitle("What mixup learns, and what stopping it early changes (means over repeats, 95 % intervals)")
     return figure
@@ -78,11 +79,3 @@ def _draw_ends(axes: Any, curves: Sequence[Row], arms: Sequence[str]) -> None:
     axes.set_ylabel("test error at the end, %")
     axes.set_title("When to stop", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
-
-
-def _band(axes: Any, rows: Sequence[Row], name: str, colour: str, label: str) -> None:
-    rows = sorted(rows, key=lambda row: int(row["update"] or 0))
-    updates = [row["update"] for row in rows]
-    axes.plot(updates, [row[name] for row in rows], color=colour, lw=1.6, label=label)
-    ends = [[row[f"{name}_{end}"] for row in rows] for end in ("low", "high")]
-    axes.fill_between(updates, *ends, color=colour, alpha=0.15, lw=0)

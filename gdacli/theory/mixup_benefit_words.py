@@ -5,6 +5,7 @@ from typing import Any
 
 from gdacli.console import table
 from gdacli.theory.outcome import Row
+from gdacli.theory.presentation import bullets, paragraph
 
 _SPOKEN = {"erm": "no mixup", "mixup": "mixup", "two_weights": "two weights"}
 _OF = {"rare_error": "rare examples", "common_error": "common examples", "error": "all examples"}
@@ -25,15 +26,17 @@ def benefit_summary(figures: Mapping[str, Sequence[Row]], updates: int, repeats:
         for arm in ends
     ]
     stopped = [arm for arm in ends if arm not in _SPOKEN]
-    sentences = [
+    ahead = (
         f"After {updates} updates in every arm, {repeats} repeats. Differences are paired; an interval is of one "
-        f"comparison, a verdict holds for all {len(differences)} together (Holm):",
+        f"comparison, a verdict holds for all {len(differences)} together (Holm):"
+    )
+    sentences = [
         *(_sentence(differences, arm, "erm") for arm in ("mixup", "two_weights")),
         _sentence(differences, "two_weights", "mixup"),
         *(_sentence(differences, arm, "mixup") for arm in stopped),
         *(_after_the_stop(figures["curves"], arm, ends[arm]) for arm in stopped),
     ]
-    return "\n\n".join([table(header, rows), "\n".join(sentences)])
+    return "\n\n".join([table(header, rows), f"{paragraph(ahead)}\n{bullets(sentences)}"])
 
 
 def spoken(arm: str) -> str:
@@ -50,7 +53,7 @@ def _when(row: Row) -> str:
 def _sentence(differences: Sequence[Row], arm: str, reference: str) -> str:
     own = {str(row["measure"]): row for row in differences if (row["arm"], row["reference"]) == (arm, reference)}
     parts = [f"{_OF[name]} {_verdict(own[name])}" for name in ("rare_error", "common_error", "error")]
-    return f"- {spoken(arm)} against {spoken(reference)}: {'; '.join(parts)}."
+    return f"{spoken(arm)} against {spoken(reference)}: {'; '.join(parts)}."
 
 
 def _verdict(row: Row) -> str:
@@ -64,7 +67,7 @@ def _after_the_stop(curves: Sequence[Row], arm: str, end: Row) -> str:
     parts = [f"{_OF[name]} {at_stop[name]:.1f} to {end[name]:.1f} %" for name in ("rare_error", "common_error")]
     alignment = f"alignment with the rare feature {at_stop['rare_alignment']:.2f} to {end['rare_alignment']:.2f}"
     common = f"with the common one {at_stop['common_alignment']:.2f} to {end['common_alignment']:.2f}"
-    return f"- From the stop at {stop} to the end: {'; '.join(parts)}; {alignment}, {common}."
+    return f"From the stop at {stop} to the end: {'; '.join(parts)}; {alignment}, {common}."
 
 
 def _with_interval(row: Row, name: str) -> str:

@@ -11,6 +11,7 @@ from gdacli.plots import COLOURS
 from gdacli.theory.identity_errors import Failure
 from gdacli.theory.learning_curves import Curve
 from gdacli.theory.monte_carlo import monte_carlo
+from gdacli.theory.presentation import clean
 from gdacli.theory.two_layer_setting import DIMENSIONS, Setting
 from gdacli.theory.variance_grid import Cell, Strata
 
@@ -39,8 +40,7 @@ def draw(
     _failures(panels[1, 1], failures, setting.num_examples)
     _variances(panels[1, 2], cells, own)
     for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25)
+        clean(panel)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     return figure
 

@@ -65,6 +65,11 @@ class Setting:
         return self.num_examples + (self.k - 1) * self.num_slow
 
     @property
+    def generated_factor(self) -> float:
+        """E[<w, gamma>^2 ||gamma||^2] of a generated noise over that of an original one: of the fourth order."""
+        return (self.generated_noise_sd / self.noise_sd) ** 4
+
+    @property
     def orthogonal_dimension(self) -> int:
         """The dimension, or if that is too low the lowest with orthogonal noises of the augmented set and features."""
         return max(self.dimension, self.num_augmented + 2)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from gdacli.console import table
+from gdacli.theory.comparisons import UNDECIDED
 from gdacli.theory.identity_errors import Failure
 from gdacli.theory.learning_curves import ARMS
+from gdacli.theory.outcome import Row
+from gdacli.theory.presentation import bullets
 from gdacli.theory.two_layer_setting import Setting
 
 _CHANCE = 0.55
@@ -19,14 +23,14 @@ def summary(setting: Setting, figures: dict[str, Any], failures: Sequence[Failur
     sentences = [
         _accuracies(figures["differences"]),
         *([_hopeless(setting, figures["expected_iterations"])] if _nothing_learned(figures["end"]) else []),
-        _noise(figures),
+        _noise(figures["differences"]),
         _equation_2(figures["equation_2"]),
         _identities(setting, figures, failures),
         _inequality(setting, figures["noise_align_of_sam"]),
         _tolerance(figures["tolerance"]),
         _variance(figures["variance"]),
     ]
-    return "\n".join([_arms(setting, figures), "", *sentences])
+    return f"{_arms(setting, figures)}\n\n{bullets(sentences)}"
 
 
 def _arms(setting: Setting, figures: dict[str, Any]) -> str:
@@ -45,20 +49,30 @@ def _pm(found: dict[str, float], unit: float, digits: int) -> str:
     return f"{unit * found['mean']:.{digits}f} ± {unit * half:.{digits}f}"
 
 
-def _difference(found: dict[str, float], unit: float, digits: int, word: str) -> str:
-    mean, low, high = (round(unit * found[name], digits) + 0.0 for name in ("mean", "low", "high"))  # no -0.0
-    text = f"{mean:+.{digits}f}{word} ({low:.{digits}f} to {high:.{digits}f})"
-    return f"no significant difference, {text}" if found["low"] <= 0 <= found["high"] else text
+def _difference(
+    rows: Sequence[Row], pair: tuple[str, str], at: str, measure: str, unit: float, digits: int, word: str = ""
+) -> str:
+    (row,) = (row for row in rows if (row["arm"], row["reference"], row["at"], row["measure"]) == (*pair, at, measure))
+    if row["verdict"] == "equal":
+        return "equal"
+    mean, *ends = (
+        None if row[name] is None else round(unit * float(row[name] or 0), digits) + 0.0  # no -0.0
+        for name in ("difference", "low", "high")
+    )
+    interval = "" if None in ends else f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
+    text = f"{mean:+.{digits}f}{word}{interval}"
+    return f"{UNDECIDED}, {text}" if row["verdict"] == UNDECIDED else text
 
 
-def _accuracies(differences: dict[str, Any]) -> str:
-    def points(pair: str) -> str:
-        return _difference(differences[pair]["slow_accuracy"], 100, 1, " points")
+def _accuracies(differences: Sequence[Row]) -> str:
+    def points(*pair: str) -> str:
+        return _difference(differences, (pair[0], pair[1]), "end", "slow_accuracy", 100, 1, " points")
 
-    each = "; ".join(f"{arm} {points(f'{arm} - gradient descent')}" for arm in ARMS[1:])
-    against = points("generation - upsampling")
+    each = "; ".join(f"{arm} {points(arm, ARMS[0])}" for arm in ARMS[1:])
     return (
-        f"Correct on fresh slow examples, against gradient descent: {each}. Generation against upsampling: {against}."
+        f"Correct on fresh slow examples, against gradient descent: {each}. Generation against upsampling: "
+        f"{points('generation', 'upsampling')}. (Paired; an interval is of one comparison, what is called a difference "
+        f"is one among all {len(differences)}, Holm.)"
     )
 
 
@@ -77,15 +91,13 @@ def _hopeless(setting: Setting, expected: dict[str, float | None]) -> str:
     )
 
 
-def _noise(figures: dict[str, Any]) -> str:
-    end = figures["differences"]
-    start = figures["start_differences"]
-    made, sam = start["generation - upsampling"], start["SAM - gradient descent"]
+def _noise(differences: Sequence[Row]) -> str:
+    made, sam = ("generation", "upsampling"), ("SAM", "gradient descent")
     return (
         "Noise of the slow examples, generation against upsampling at the end: "
-        f"{_difference(end['generation - upsampling']['slow_noise'], 1, 2, '')}. NoiseAlign at the start, in 1e-3: "
-        f"generation against upsampling {_difference(made, 1000, 3, '')}; "
-        f"SAM against gradient descent {_difference(sam, 1000, 4, '')}."
+        f"{_difference(differences, made, 'end', 'slow_noise', 1, 2)}. NoiseAlign at the start, in 1e-3: "
+        f"generation against upsampling {_difference(differences, made, 'start', 'noise_align', 1000, 3)}; "
+        f"SAM against gradient descent {_difference(differences, sam, 'start', 'noise_align', 1000, 4)}."
     )
 
 
@@ -96,8 +108,8 @@ def _equation_2(found: Sequence[dict[str, Any]]) -> str:
     return (
         f"Equation 2, ((1 - rho_t beta_d^3 <w, v_d>) / (1 - rho_t beta_e^3 <w, v_e>))^(2/3), over SAM's filters: "
         f"{ratio}, undefined (a term is 0 or less) for {100 * last['undefined']:.0f} % of them at the end. Measured, "
-        f"SAM raises the slow feature's gradient over the fast one's {first['measured']['mean']:.2f} times at the "
-        f"start, at most {most['measured']['mean']:.2f} times (iteration {most['iteration']})."
+        f"SAM raises the slow feature's gradient over the fast one's {_pm(first['measured'], 1, 2)} times at the "
+        f"start, at most {_pm(most['measured'], 1, 2)} times (iteration {most['iteration']})."
     )
 
 
@@ -110,18 +122,18 @@ def _identities(setting: Setting, figures: dict[str, Any], failures: Sequence[Fa
     return (
         "Theorems 4.1 and 4.2: with orthogonal noises and held logit terms the identities hold to "
         f"{worst:.0e}. With normal noises in {normal.dimension} dimensions ({share:g} an example) the median relative "
-        f"error of gradient descent's is {100 * normal.median.mean:.0f} %; with noises off the features "
-        f"{100 * off.median.mean:.0f} %, falling like d^{figures['rate']:.2f}."
+        f"error of gradient descent's is {_pm(asdict(normal.median), 100, 0)} %; with noises off the features "
+        f"{_pm(asdict(off.median), 100, 0)} %, falling like d^{figures['rate']:.2f}."
     )
 
 
 def _inequality(setting: Setting, found: Sequence[dict[str, Any]]) -> str:
     small = min(each["share"]["mean"] for each in found if each["small"] and each["logits"] == "held")
-    shares = {each["logits"]: each["share"]["mean"] for each in found if each["rho"] == setting.rho}
+    shares = {each["logits"]: each["share"] for each in found if each["rho"] == setting.rho}
     return (
         f"NoiseAlign(SAM) < NoiseAlign(gradient descent), orthogonal noises: in {100 * small:.0f} % of filters as the "
-        f"proof assumes; at rho = {setting.rho:g} in {100 * shares['held']:.0f} % with held logit terms, in "
-        f"{100 * shares['own']:.0f} % with the network's own."
+        f"proof assumes; at rho = {setting.rho:g} in {_pm(shares['held'], 100, 0)} % with held logit terms, in "
+        f"{_pm(shares['own'], 100, 0)} % with the network's own."
     )
 
 

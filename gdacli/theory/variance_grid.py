@@ -79,7 +79,7 @@ def grid(setting: Setting, own: Strata) -> list[Strata]:
     return sorted(cells, key=lambda s: (s.k, s.num_fast, s.batch))
 
 
-def measure(setting: Setting, s: Strata, trials: int = TRIALS) -> Cell:
+def measure(setting: Setting, s: Strata, trials: int) -> Cell:
     """Compare the closed forms of one cell with draws, whose stream is the cell's own."""
     rng = setting.rng(Stream.BATCHES, s.k, s.num_fast, s.num_slow, s.batch)
     num = ceil(trials * s.size / _CHUNK)
@@ -92,7 +92,7 @@ def measure_grid(setting: Setting, own: Strata, advance: Callable[[int], None]) 
     """Return every cell of the grid; `advance` is told after each."""
     cells = []
     for each in grid(setting, own):
-        cells.append(measure(setting, each))
+        cells.append(measure(setting, each, TRIALS))
         advance(1)
     return cells
 
