@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import invoke
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from gdacli.dynamics import of_logits, slowdown
 from gdacli.errors import GdaError
@@ -20,7 +17,6 @@ from gdacli.theory.separation import (
     STRATEGIES,
     Course,
     Setting,
-    average_precision,
     network_logits,
     quality,
     recorded_epochs,
@@ -62,14 +58,6 @@ def test_the_networks_cross_entropy_is_its_logistic_loss(course):
     wanted = torch.nn.functional.softplus(-torch.from_numpy(margins)).numpy()
     assert np.allclose(dynamics.loss[0], wanted, rtol=1e-5, atol=1e-6)
     assert (dynamics.correct[0] == (margins > 0)).all()
-
-
-@settings(max_examples=40)
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30))
-def test_average_precision_is_scikit_learns(pairs):
-    score, relevant = np.array([float(each) for each, _ in pairs]), np.array([each for _, each in pairs])
-    relevant[0] = True
-    assert average_precision(score, relevant) == pytest.approx(average_precision_score(relevant, score))
 
 
 def test_quality_counts_hits():

@@ -354,10 +354,10 @@ def test_batches_that_do_not_divide_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpha": 0.63}, "--alpha: found 0.63 with --examples 20, which makes 12.6 examples"),
-        ({"alpha": 1.0}, "--alpha: found 1 with --examples 20"),
+        ({"alpha": 0.63}, "--alpha: found 0.63 with --num-examples 20, which makes 12.6 examples"),
+        ({"alpha": 1.0}, "--alpha: found 1 with --num-examples 20"),
         ({"beta_d": 1.0}, r"--beta-d: found 1, needs less than --beta-e \(1\)"),
-        ({"repeats": 1_000_000}, "--examples: found 20, with k 3, 60 dimensions and 1000000 repeats"),
+        ({"repeats": 1_000_000}, "--num-examples: found 20, with k 3, 60 dimensions and 1000000 repeats"),
     ],
     ids=["whole", "all", "slower", "memory"],
 )
@@ -370,7 +370,7 @@ def test_the_command_writes_what_it_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(variance_grid, "TRIALS", 500)
     page = (Path(__file__).parents[1] / "docs/theory-two-layer.md").read_text()
     (command,) = re.findall(r"\$ gdacli (theory two-layer .*)", page)
-    options = "--examples 20 --alpha 0.8 --k 2 --dimension 10 --iterations 6 --repeats 3 --filters 3"
+    options = "--num-examples 20 --alpha 0.8 --k 2 --dimension 10 --iterations 6 --repeats 3 --num-filters 3"
     ran = invoke(*command.split(), *options.split(), "-o", str(tmp_path / "a"))
     assert ran.code == 0, ran.stderr
     assert "NoiseAlign(SAM) < NoiseAlign(gradient descent)" in ran.stdout

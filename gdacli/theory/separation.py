@@ -148,28 +148,16 @@ def quality(score: Array, chosen: NDArray[np.bool_], is_slow: NDArray[np.bool_])
         chosen: [N]; if it is empty the precision is NaN, and F1 is 0.
         is_slow: [N], the truth, of which some are true.
     """
+    from sklearn.metrics import average_precision_score
+
     hits, num_chosen, num_slow = int((chosen & is_slow).sum()), int(chosen.sum()), int(is_slow.sum())
     return {
         "precision": hits / num_chosen if num_chosen else float("nan"),
         "recall": hits / num_slow,
         "share": num_chosen / len(chosen),
         "f1": 2 * hits / (num_chosen + num_slow),
-        "average_precision": average_precision(score, is_slow),
+        "average_precision": float(average_precision_score(is_slow, score)),
     }
-
-
-def average_precision(score: Array, relevant: NDArray[np.bool_]) -> float:
-    """Return the mean of the precision over the recall as ever more of the highest scores are taken, 0 to 1.
-
-    Equal scores are taken together. A score that says nothing has the share of the relevant ones.
-
-    Source: scikit-learn's `average_precision_score`, without its checks.
-    """
-    order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)
-    hits = relevant[order].cumsum()[last]
-    precision = hits / (np.flatnonzero(last) + 1)
-    return float((np.diff(hits, prepend=0) * precision).sum() / hits[-1])
 
 
 def recorded_epochs(epochs: int, num: int) -> list[int]:

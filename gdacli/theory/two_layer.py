@@ -44,20 +44,23 @@ def run(setting: Setting, batch_size: int | None) -> Outcome:
     Raises:
         GdaError: a combination for which the paper's quantities are not defined.
     """
+    from threadpoolctl import threadpool_limits
+
     check(setting)
     own = variance_grid.own_batch(setting, batch_size)
     at = recorded_iterations(setting.iterations)
-    with progress("theory: four arms", len(ARMS) * (setting.iterations + 1), "iterations") as advance:
-        curves = learning_curves(setting, at, advance)
-    num = 2 * (len(DIMENSIONS) + len(identity_errors.RADII))
-    with progress("theory: identities", num, "settings") as advance:
-        exact = identity_errors.exact_errors(setting)
-        failures = identity_errors.failures_by_dimension(setting, advance)
-        failures += identity_errors.failures_by_rho(setting, advance)
-        aligns_less = identity_errors.sam_aligns_less(setting)
-        tolerated = identity_errors.tolerated_noise(setting)
-    with progress("theory: variance", len(variance_grid.grid(setting, own)), "batches") as advance:
-        cells = variance_grid.measure_grid(setting, own, advance)
+    with threadpool_limits(1):  # on matrices of this size threads wait for each other more than they help
+        with progress("theory: four arms", len(ARMS) * (setting.iterations + 1), "iterations") as advance:
+            curves = learning_curves(setting, at, advance)
+        num = 2 * (len(DIMENSIONS) + len(identity_errors.RADII))
+        with progress("theory: identities", num, "settings") as advance:
+            exact = identity_errors.exact_errors(setting)
+            failures = identity_errors.failures_by_dimension(setting, advance)
+            failures += identity_errors.failures_by_rho(setting, advance)
+            aligns_less = identity_errors.sam_aligns_less(setting)
+            tolerated = identity_errors.tolerated_noise(setting)
+        with progress("theory: variance", len(variance_grid.grid(setting, own)), "batches") as advance:
+            cells = variance_grid.measure_grid(setting, own, advance)
     figures: dict[str, Any] = {
         "end": {arm: {name: asdict(monte_carlo(curves[arm].measures[name][-1])) for name in MEASURES} for arm in ARMS},
         "start": {arm: asdict(monte_carlo(curves[arm].measures["noise_align"][0])) for arm in ARMS},

@@ -105,7 +105,7 @@ def check(setting: Setting) -> None:
     fast = setting.alpha * setting.num_examples
     if abs(fast - round(fast)) > 1e-9 or not 0 < round(fast) < setting.num_examples:
         raise GdaError(
-            f"--alpha: found {setting.alpha:g} with --examples {setting.num_examples}, which makes {fast:g} examples "
+            f"--alpha: found {setting.alpha:g} with --num-examples {setting.num_examples}, which makes {fast:g} examples "
             "with the fast-learnable feature: take an alpha for which this is a whole number, not 0 and not all"
         )
     if setting.beta_d >= setting.beta_e:
@@ -120,7 +120,7 @@ def check(setting: Setting) -> None:
     size = 8.0 * num * numbers
     if size > LARGEST_NOISE:
         raise GdaError(
-            f"--examples: found {setting.num_examples}, with k {setting.k}, {setting.dimension} dimensions and "
+            f"--num-examples: found {setting.num_examples}, with k {setting.k}, {setting.dimension} dimensions and "
             f"{setting.repeats} repeats the noises of {num} examples take {size / 1e9:.1f} GB, more than "
             f"{LARGEST_NOISE / 1e9:g}: lower one of the four"
         )
