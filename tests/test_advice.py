@@ -13,6 +13,7 @@ from gdacli.clustered_share import Share
 from gdacli.errors import GdaError
 from gdacli.memorisation import Memorisation
 from gdacli.params import load_params
+from gdacli.remedies import strengths_beside
 from gdacli.sections import Filter, Generate
 
 
@@ -328,3 +329,10 @@ def test_the_page_of_the_documents_names_every_rule():
     text = (Path(__file__).parents[1] / "docs/advise.md").read_text()
     assert [rule for rule in CASES if f"| `{rule}`" not in text] == []
     assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == set(CASES)
+
+
+def test_strengths_are_named_on_one_side_and_not_twice():
+    assert strengths_beside(0.3, (1.3, 1.6), {0.3, 0.5}) == "0.4"
+    assert strengths_beside(0.5, (0.5, 0.75), {0.25, 0.5}) == "0.4"
+    assert strengths_beside(0.96, (1.3,), {0.96}) == "", "0.95 is none above"
+    assert strengths_beside(0.02, (0.5, 0.75), {0.02}) == "0.01,0.015"
