@@ -109,7 +109,7 @@ def _verdict(figures: Figures, of_images: bool) -> Advice | None:
         if (seeds := verdict.seeds_needed) is not None and seeds <= MANY_SEEDS:
             remedy += f"; {about(seeds)} compare.seeds, which would tell such a difference"
         elif seeds is not None:
-            remedy += f" (for a difference so small that takes {about(seeds)} compare.seeds)"
+            remedy += f" (to tell such a difference takes {about(seeds)} compare.seeds)"
         remedy += "; or other images, by what follows" if of_images else other_images(figures)
     elif verdict.points < 0:
         remedy = f"keep {verdict.arm}; what rules of thumb say against its images is left out below"
