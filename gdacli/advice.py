@@ -1,10 +1,12 @@
 """What to try next, by rules over figures; the rules of thumb, and what they rest on."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gdacli.advice_figures import Figures, ImageGroup
-from gdacli.clustered_share import Share
+from gdacli.clustered_share import Share, difference_interval
+from gdacli.remedies import alternatives, fewer, lower, other_images, strengths_beside, strengths_taken
 from gdacli.wording import about, capitalised
 
 FAR = 75.0
@@ -30,6 +32,12 @@ UNFITTED = 20.0
 """% error of a trained model on its own train images: it lacks training, not images."""
 FEW_IMAGES = 50
 """Of the median class: a generator that is fitted on so few has seen no class well."""
+FEW_OF_A_CLASS = 10
+"""Of any class: no figure here says anything of a class with fewer, and a few variants of each are a few images."""
+MANY_SEEDS = 20
+"""More than anybody trains to tell a difference."""
+NAMED = 3
+"""Classes that are named at most."""
 SUSPECT_COPIES = 1.0
 """% of the images that are near copies of train images other than their source, from which the generator repeats."""
 
@@ -47,39 +55,42 @@ class Advice:
 
 
 def advise(figures: Figures) -> list[Advice]:
-    """Return what to try next, the weightiest first; empty where nothing stands out.
+    """Return what to try next, the weightiest first.
 
     The comparison of the trained arms goes first. Where it says that the images helped, it overrules what rules of
-    thumb say against them: of those only the ones remain that do not speak of gain.
+    thumb say against them: of those only the ones remain that do not speak of gain. A validation split comes next, for
+    `gdacli sweep` needs one.
     """
-    verdict = _verdict(figures)
     helped = figures.verdict is not None and figures.verdict.told and figures.verdict.points < 0
-    rules: Sequence[Callable[[Figures], Advice | None]] = (
-        _probe,
-        _copied,
-        *(() if helped else (_far_and_wrong, _near_copies, _wrong, _far_but_right)),
-        _share_selected,
-        *(() if helped else (_unfitted, _enough, _begin)),
-        _few_images,
-        _no_validation,
-    )
-    found = [rule(figures) for rule in rules]
-    return [*([verdict] if verdict else []), *(each for each in found if each is not None)]
+    of_groups = [] if helped else [_far_and_wrong(figures), _near_copies(figures), _wrong(figures)]
+    of_groups += [] if helped else [_far_but_right(figures)]
+    found = [
+        _verdict(figures, any(of_groups)),
+        _no_validation(figures),
+        _probe(figures),
+        _copied(figures),
+        *of_groups,
+        _share_selected(figures),
+        *([] if helped else [_unfitted(figures), _enough(figures), _begin(figures)]),
+        _few_images(figures),
+        _few_of_a_class(figures),
+        _not_compared(figures),
+    ]
+    return [each for each in found if each is not None]
 
 
 def labels_found(figures: Figures, group: ImageGroup) -> bool | None:
     """Say whether labels are found as often as those of real images; None where it cannot be told."""
     known, lost = _known(figures)
-    if group.found.high < known.value - lost:
-        return False
-    return True if group.found.low >= known.value - lost else None
+    low, high = difference_interval(group.found, known)
+    return False if high < -lost else True if low >= -lost else None
 
 
 def is_far(figures: Figures, group: ImageGroup) -> bool:
     """Say if images are told from real ones for sure, and more often than new real images are."""
     if group.apart is None or group.apart.low < FAR:
         return False
-    return figures.control is None or group.apart.low > figures.control.high
+    return figures.control is None or difference_interval(group.apart, figures.control)[0] > 0
 
 
 def _known(figures: Figures) -> tuple[Share, float]:
@@ -88,18 +99,23 @@ def _known(figures: Figures) -> tuple[Share, float]:
     return (validation, LOST) if validation is not None else (figures.judge.train, LOST_UNSEEN)
 
 
-def _verdict(figures: Figures) -> Advice | None:
+def _verdict(figures: Figures, of_images: bool) -> Advice | None:
+    """Say what the comparison says; `of_images`: whether advice on the images follows."""
     verdict = figures.verdict
     if verdict is None:
         return None
     if not verdict.told:
-        seeds = verdict.seeds_needed
-        more = f"compare.seeds: {about(seeds)} of them would tell such a difference" if seeds else "more compare.seeds"
-        remedy = f"{more}; or change the images by what follows"
+        remedy = f"nothing: {verdict.reference}'s mix costs no image, and is as good as anybody can tell"
+        if (seeds := verdict.seeds_needed) is not None and seeds <= MANY_SEEDS:
+            remedy += f"; {about(seeds)} compare.seeds, which would tell such a difference"
+        elif seeds is not None:
+            remedy += f" (to tell such a difference takes {about(seeds)} compare.seeds)"
+        remedy += "; or other images, by what follows" if of_images else other_images(figures)
     elif verdict.points < 0:
         remedy = f"keep {verdict.arm}; what rules of thumb say against its images is left out below"
     else:
-        remedy = f"train on {verdict.reference}'s mix, without these images, or change them by what follows"
+        remedy = f"train on {verdict.reference}'s mix, without these images"
+        remedy += ", or others, by what follows" if of_images else other_images(figures)
     return Advice("verdict", verdict.sentence, "the comparison of the trained arms, which goes first", remedy)
 
 
@@ -111,7 +127,7 @@ def _probe(figures: Figures) -> Advice | None:
         "probe",
         "The probe is hardly better than a guess: what is selected, and every figure by its features, says little.",
         f"{probe.train_error:.0f} % train error at epoch {probe.epoch}, a guess has {guess:.0f} %",
-        f"probe.epochs: {2 * probe.epoch}, or a lower probe.batch_size or probe.lr",
+        f"probe.epochs: {2 * probe.epoch} with probe.separation_epoch: null, or a lower probe.batch_size or probe.lr",
     )
 
 
@@ -131,8 +147,12 @@ def _copied(figures: Figures) -> Advice | None:
         "The generator seems to repeat train images other than the source: that adds nothing new, and shares what the "
         "train images show.",
         "; ".join(said),
-        "generate.filter: {min_nearest_distance: 0.01}"
-        + (", or fewer fit.updates" if figures.settings.fitted else ", or another generate.model"),
+        alternatives(
+            figures.settings.generates and "generate.filter: {min_nearest_distance: 0.01}",
+            figures.settings.fitted and "fewer fit.updates",
+            figures.settings.generates and not figures.settings.fitted and "another generate.model",
+            any(each.imported for each in figures.groups) and "rejects.csv, for those of an imported pool",
+        ),
     )
 
 
@@ -144,7 +164,7 @@ def _far_and_wrong(figures: Figures) -> Advice | None:
         "far_and_wrong",
         f"{_named(groups)}: told from real images, and their labels are not found again. They teach what is not so.",
         _figures(figures, groups),
-        _lower(groups),
+        lower(figures, groups),
     )
 
 
@@ -158,14 +178,18 @@ def _near_copies(figures: Figures) -> Advice | None:
     ]
     if not groups:
         return None
-    strengths = [each.strength for each in groups if each.strength is not None]
-    highest = max(strengths, default=None)
-    sweep = "" if highest is None else f"higher: `gdacli sweep strengths --values {_values(highest, (1.3, 1.6))}`; or "
+    taken = strengths_taken(figures)
+    values = strengths_beside(max(taken), (1.3, 1.6), taken) if taken and figures.settings.generates else ""
     return Advice(
         "near_copies",
         f"{_named(groups)}: hardly told from the images that they were made from. This comes near to upsampling.",
         _figures(figures, groups),
-        f"{sweep}an arm `upsample` (add: copies) beside it in compare.arms, which costs no image; or nothing",
+        alternatives(
+            fewer(figures, groups),
+            values and f"higher: `gdacli sweep strengths --values {values}`",
+            "an arm `upsample` (add: copies) beside it in compare.arms, which costs no image",
+            "nothing",
+        ),
     )
 
 
@@ -173,13 +197,17 @@ def _wrong(figures: Figures) -> Advice | None:
     groups = [each for each in figures.groups if not is_far(figures, each) and labels_found(figures, each) is False]
     if not groups:
         return None
-    more = figures.settings.guidance_scale + 2
+    scale = figures.settings.guidance_scale
     return Advice(
         "wrong",
         f"{_named(groups)}: labels are not found again as often as those of real images.",
         _figures(figures, groups),
-        "generate.filter: {min_confidence: 0.1}, which leaves the worst out and makes nothing again; "
-        f"generate.guidance_scale: {more:g}, for images more typical of their class; or " + _lower(groups),
+        alternatives(
+            figures.settings.generates
+            and "generate.filter: {min_confidence: 0.1}, which leaves the worst out and makes nothing again",
+            scale is not None and f"generate.guidance_scale: {scale + 2:g}, for images more typical of their class",
+            lower(figures, groups),
+        ),
     )
 
 
@@ -201,15 +229,15 @@ def _share_selected(figures: Figures) -> Advice | None:
     selection = figures.selection
     if selection is None or selection.strategy in ("all", "random") or LEAST_SHARE <= selection.share <= MOST_SHARE:
         return None
-    few = selection.share < LEAST_SHARE
-    other = max(1, figures.probe.epoch // 2) if few else figures.probe.epoch * 2
-    key = "probe.separation_epoch" if few else "probe.epochs"
+    few, epoch = selection.share < LEAST_SHARE, figures.probe.epoch
+    earlier = f"probe.separation_epoch: {max(1, epoch // 2)}"
+    later = f"probe.epochs: {2 * epoch} with probe.separation_epoch: null"
     return Advice(
         "share_selected",
         f"Almost {'nothing' if few else 'everything'} is selected: the separation epoch is too {_when(few)}.",
-        f"{selection.share:.1f} % by {selection.strategy} at epoch {figures.probe.epoch}",
-        f"{key}: {other}; or arms.{figures.settings.arm or '<arm>'}.select: high_loss with select.share: 0.3; "
-        "`gdacli sweep selection` compares strategies",
+        f"{selection.share:.1f} % by {selection.strategy} at epoch {epoch}",
+        f"{earlier if few else later}; or arms.{figures.settings.arm or '<arm>'}.select: high_loss with select.share: "
+        "0.3; `gdacli sweep selection` compares strategies",
     )
 
 
@@ -237,8 +265,7 @@ def _enough(figures: Figures) -> Advice | None:
         "enough",
         "New images are as easy as those that the model was trained on: more images can gain little. Nothing at all "
         "may be the best.",
-        f"{gap[0]:.1f} points lower accuracy on validation images ({gap[1]:.1f} to {gap[2]:.1f}), by "
-        f"{figures.judge.name}, of {figures.median_class:.0f} images a class",
+        f"{_gap(gap)}, by {figures.judge.name}, of {figures.median_class:.0f} images a class",
         "compare.arms: [original], and no synthetic image; spend the time on labels or on a larger train.model",
     )
 
@@ -246,6 +273,13 @@ def _enough(figures: Figures) -> Advice | None:
 def _begin(figures: Figures) -> Advice | None:
     if figures.groups or _enough(figures) or _unfitted(figures):
         return None
+    if not figures.settings.generates:
+        return Advice(
+            "begin",
+            "There are no synthetic images, and no generator.",
+            "no image in the pool, generate.backend: none",
+            "generate.backend: class_conditional, or images from elsewhere: `gdacli import-pool FOLDER`",
+        )
     gap, first = figures.judge.gap, "`gdacli preview -n 8` shows variants of a few images, `gdacli plan` what all cost"
     if gap is None:
         return Advice("begin", "There are no synthetic images yet, and a few show much.", "no image in the pool", first)
@@ -258,10 +292,13 @@ def _begin(figures: Figures) -> Advice | None:
     return Advice(
         "begin",
         f"There are no synthetic images yet. {room}",
-        f"{gap[0]:.1f} points lower accuracy on validation images ({gap[1]:.1f} to {gap[2]:.1f}), by "
-        f"{figures.judge.name}",
+        f"{_gap(gap)}, by {figures.judge.name}",
         f"{first}; then `gdacli sweep strengths --values 0.3,0.5,0.7`, and an arm `upsample` beside them",
     )
+
+
+def _gap(gap: tuple[float, float, float]) -> str:
+    return f"accuracy on train minus validation images: {gap[0]:.1f} points ({gap[1]:.1f} to {gap[2]:.1f})"
 
 
 def _few_images(figures: Figures) -> Advice | None:
@@ -271,7 +308,24 @@ def _few_images(figures: Figures) -> Advice | None:
         "few_images",
         "There are few images of a class to fit a generator on, and one that is fitted on them knows nothing else.",
         f"{figures.median_class:.0f} images of the median class, fewest {min(figures.class_counts.values())}",
-        "generate.backend: text_to_image, which has seen other images (docs/generators.md); or more real images",
+        "text_to_image as generate.backend with a generate.model, which has seen other images (docs/generators.md); or "
+        "more real images",
+    )
+
+
+def _few_of_a_class(figures: Figures) -> Advice | None:
+    few = {name: count for name, count in figures.class_counts.items() if count < FEW_OF_A_CLASS}
+    if not few:
+        return None
+    named = sorted(few, key=lambda name: few[name])[:NAMED]
+    quotas = ", ".join(f"{json.dumps(name)}: 1" for name in named if few[name])
+    selected = f"; or at least select.quotas: {{{quotas}}}, which selects all" if quotas else ""
+    return Advice(
+        "few_of_a_class",
+        f"{len(few)} of {len(figures.class_counts)} classes have fewer than {FEW_OF_A_CLASS} train images: variants of "
+        "so few add little, and no figure here speaks for these classes.",
+        ", ".join(f"{name}: {few[name]}" for name in named),
+        f"more real images of them{selected}",
     )
 
 
@@ -287,24 +341,26 @@ def _no_validation(figures: Figures) -> Advice | None:
     )
 
 
-def _lower(groups: Sequence[ImageGroup]) -> str:
-    strengths = [each.strength for each in groups if each.strength is not None and not each.imported]
-    said = []
-    if strengths:
-        said.append(
-            f"lower or fewer strengths: `gdacli sweep strengths --values {_values(min(strengths), (0.5, 0.75))}`"
-        )
-    if any(not each.has_source for each in groups):
-        said.append("fewer sampled images (num_images; `gdacli sweep sampled`), or more fit.updates")
-    if any(each.imported for each in groups):
-        said.append("fewer of the imported images (num_images of their arm), or none")
-    return "; ".join(said) or "fewer of these images"
-
-
-def _values(strength: float, times: tuple[float, float]) -> str:
-    """Return strengths beside one, in twentieths where these differ from it."""
-    values = {min(0.95, round(20 * strength * each) / 20) for each in times} - {0.0, strength}
-    return ",".join(f"{each:g}" for each in sorted(values or {round(strength * each, 3) for each in times}))
+def _not_compared(figures: Figures) -> Advice | None:
+    if not figures.groups or figures.verdict is not None:
+        return None
+    unclear = [each for each in figures.groups if is_far(figures, each) and labels_found(figures, each) is None]
+    if unclear:
+        room = f" {_named(unclear)}: told from real images, and it cannot be told whether their labels hold."
+    elif _far_and_wrong(figures) or _near_copies(figures) or _wrong(figures) or _copied(figures):
+        room = ""
+    else:
+        room = " The figures above do not speak against them either."
+    return Advice(
+        "not_compared",
+        f"Whether these images help has not been measured, and nothing else says it.{room}",
+        _figures(figures, figures.groups),
+        alternatives(
+            unclear and figures.settings.generates and "look at some: `gdacli preview -n 8`",
+            "`dvc repro`, which trains and compares compare.arms, with original and an arm `upsample` (add: copies) "
+            "among them",
+        ).replace("; or ", "; then "),
+    )
 
 
 def _named(groups: Sequence[ImageGroup]) -> str:

@@ -102,7 +102,14 @@ class Settings:
     """That the advice is about."""
     objective: str | None
     """Of this arm."""
-    guidance_scale: float
+    strategy: str | None
+    """By which it selects."""
+    strengths: tuple[float, ...]
+    """Of its images."""
+    guidance_scale: float | None
+    """None where the generator knows none."""
+    generates: bool
+    """Whether there is a generator, or imported pools alone."""
     fitted: bool
     """Whether the generator is fitted on the train images alone."""
 
@@ -131,6 +138,8 @@ class Figures:
     """None before `gdacli evaluate`."""
     no_verdict: str | None
     """Why there is none, as a sentence."""
+    doubts: tuple[str, ...] = ()
+    """What of these figures is not of the settings as they are now, as sentences."""
 
     @property
     def median_class(self) -> float:

@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from gdacli.advice import Advice, advise
+from gdacli.advice import NAMED, Advice, advise
 from gdacli.advice_figures import Figures
 from gdacli.clustered_share import Share
 from gdacli.console import table
@@ -13,7 +13,6 @@ from gdacli.wording import capitalised
 from gdacli.wording import table as markdown_table
 
 _WIDTH = 110
-_SMALLEST = 3
 
 
 def group_rows(figures: Figures) -> list[list[str]]:
@@ -87,7 +86,7 @@ def _beginning(name: str) -> str:
 
 
 def _about_size(figures: Figures) -> list[str]:
-    smallest = sorted(figures.class_counts.items(), key=lambda each: each[1])[:_SMALLEST]
+    smallest = sorted(figures.class_counts.items(), key=lambda each: each[1])[:NAMED]
     total, named = sum(figures.class_counts.values()), ", ".join(f"{name} ({count})" for name, count in smallest)
     said = [
         f"{total} train images of {len(figures.class_counts)} classes, {figures.median_class:.0f} of the median class; "
@@ -122,6 +121,7 @@ def caveats(figures: Figures) -> list[str]:
         "The rules are rules of thumb, ours; their thresholds stand in docs/advise.md with a reason each. Only a "
         "comparison of trained arms (`gdacli evaluate`) says whether images help.",
         *([figures.no_verdict] if figures.no_verdict else []),
+        *figures.doubts,
         *([apart] if figures.groups or figures.control else []),
         *([seen] if figures.groups else []),
         "The papers' bounds are orders with all constants set to 1: at your number of images they predict no error. In "
@@ -164,7 +164,7 @@ def render_text(figures: Figures) -> str:
     """Return the page for a terminal."""
     rows = group_rows(figures)
     measured = [table(rows[0], rows[1:]), ""] if len(rows) > 1 else []
-    tried = [_item(number, each) for number, each in enumerate(advise(figures), 1)] or ["Nothing stands out."]
+    tried = [_item(number, each) for number, each in enumerate(advise(figures), 1)]
     return "\n".join(
         [
             "What was measured",

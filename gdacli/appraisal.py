@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from gdacli.advice_figures import CopiesOfTrain, Figures, ImageGroup, Judge, Probe, Selection, Settings
+from gdacli.arm_descriptions import main_arm
+from gdacli.arms import Arm
 from gdacli.array_cache import cached_arrays
 from gdacli.artifacts import read_json, require
 from gdacli.cleanliness import LEAST_TELLING_SIDE, Cleanliness
@@ -17,6 +19,7 @@ from gdacli.clustered_share import Share, clustered_share
 from gdacli.compared_images import compared_side
 from gdacli.evidence import look_at_pixels, pool_references
 from gdacli.features import ImageFeatures, image_features, image_predictions
+from gdacli.generators import EMBEDDED, NONE, backend_facts
 from gdacli.histories import read_history
 from gdacli.image_index import References, take
 from gdacli.memorisation import Memorisation, coarse_pixels, memorisation, nearest_train_images
@@ -62,14 +65,38 @@ def read_probe_state() -> Probe:
     return Probe(epoch, read_history(PROBE / "curve.csv")["error"][epoch - 1])
 
 
-def read_selected(arm: str | None, strategy: str | None) -> Selection | None:
-    """Read what an arm selects; None if it selects nothing, or `gdacli select` has not run, or not with this arm."""
+def read_selected(settings: Settings) -> Selection | None:
+    """Read what the arm selects; None if it selects nothing, or `gdacli select` has not run, or not with this arm."""
     path = SELECTION / "selection.json"
-    share = read_json(path)["arms"].get(arm) if path.exists() else None
-    if share is None or strategy is None:
+    share = read_json(path)["arms"].get(settings.arm) if path.exists() else None
+    if share is None or settings.strategy is None:
         return None
     shares = [100 * each for each in share["per_class"].values()]
-    return Selection(strategy, 100 * share["share"], min(shares), max(shares))
+    return Selection(settings.strategy, 100 * share["share"], min(shares), max(shares))
+
+
+def settings_of(
+    arms: Mapping[str, Arm], objectives: Mapping[str, str], backend: str, guidance_scale: float
+) -> Settings:
+    """Return what of the settings advice names.
+
+    Args:
+        arms: that are compared, by name.
+        objectives: `train.objective` by arm.
+        backend, guidance_scale: of `generate`.
+    """
+    about = main_arm(arms, objectives)
+    arm = arms[about] if about else None
+    guided = backend != NONE and not backend_facts(backend).noise_only
+    return Settings(
+        arm=about,
+        objective=objectives[about] if about else None,
+        strategy=arm.select if arm else None,
+        strengths=tuple(arm.strengths) if arm else (),
+        guidance_scale=guidance_scale if guided else None,
+        generates=backend != NONE,
+        fitted=backend in EMBEDDED,
+    )
 
 
 def appraise(
@@ -80,8 +107,6 @@ def appraise(
     cleanliness: Cleanliness,
     *,
     settings: Settings,
-    probe: Probe,
-    selection: Selection | None,
     device: torch.device,
     cache: Path,
     reading: Mapping[str, Any],
@@ -94,7 +119,7 @@ def appraise(
         model: name and model whose features to compare by.
         judge: of `load_judge`.
         cleanliness: what was found of copies among pool and train images.
-        settings, probe, selection: see `Figures`.
+        settings: of `settings_of`.
         device: where the models run.
         cache: folder for features, predictions and answers.
         reading: `loading` and `workers` of `loading.open_images`.
@@ -138,8 +163,8 @@ def appraise(
             right("train", "labels, train"),
             right("validation", "labels, validation") if prepared.splits["validation"].count else None,
         ),
-        probe=probe,
-        selection=selection,
+        probe=read_probe_state(),
+        selection=read_selected(settings),
         groups=groups,
         copies=_copies(cleanliness),
         memorised=memorised,

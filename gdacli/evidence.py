@@ -30,6 +30,18 @@ from gdacli.pools import NO_SOURCE, UNKNOWN, sources_in
 from gdacli.prepared import Prepared
 from gdacli.quality import PoolQuality, group_name, pool_quality
 from gdacli.rng import digest
+from gdacli.store import local_work_folder
+
+
+def looking(loading: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return where and how models look at many images, and where it is kept what they saw.
+
+    Args:
+        loading: `train.of_loading()`.
+        device: where they run.
+    """
+    reading = {key: value for key, value in loading.items() if key != "random_resized_crop"}  # the centred squares
+    return {"device": device, "cache": local_work_folder() / "evaluation", "reading": reading}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,22 @@ _MADE_BY = ("backend_version", "model", "environments", "settings")
 _PACKAGES = ("torch", "torchvision", "timm", "diffusers", "numpy", "scipy", "pillow")
 
 
+def out_of_date(folder: Path, mix: Path, wanted: Mapping[str, Any]) -> str | None:
+    """Say what a training was made of, if not of a mix as it is and of settings; None if it was.
+
+    Args:
+        folder: of the training, with its `provenance.json`.
+        mix: the file.
+        wanted: `train.of_weights()` of its arm.
+    """
+    found = read_json(folder / "provenance.json")
+    if found["mix_sha256"] != sha256_file(mix):
+        return f"was trained on another mix than {mix}"
+    own = found.get("train", {})
+    others = [key for key in wanted if own.get(key) != wanted[key]]
+    return f"was trained with other settings than params.yaml has for it ({', '.join(others)})" if others else None
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What made the figures; hashes are SHA-256."""

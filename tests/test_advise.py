@@ -71,6 +71,10 @@ def test_after_generation_and_after_the_comparison(ready):
     assert found == written, "the report says the same"
     assert found["figures"]["judge"]["name"] == "original-0"
     assert found["figures"]["verdict"]["arm"] == "targeted"
+    assert found["figures"]["doubts"] == []
+    (doubt,) = advice(ready, "-S", "train.lr=0.5")["figures"]["doubts"]
+    assert doubt.startswith("original-0 was trained with other settings than params.yaml has for it")
+    assert "(lr): `gdacli train --arm original --seed 0`" in doubt
     assert found["advice"][0]["rule"] == "verdict"
     html = (ready.folder / "data/evaluation/report.html").read_text()
     assert '<h2 id="advice">What to try next</h2>' in html

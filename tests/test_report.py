@@ -110,7 +110,7 @@ def report(errors: dict[str, list[float]], **changes: Any) -> Report:
 
 
 FIGURES = Figures(
-    settings=Settings("targeted", "cross_entropy", 3.0, True),
+    settings=Settings("targeted", "cross_entropy", "cluster", (0.5,), 3.0, True, True),
     class_counts={"a<b": 6, "c": 4},
     num_features=8,
     features="probe",

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gdacli.advice_figures import Settings
-from gdacli.appraisal import appraise, load_judge, read_probe_state, read_selected
+from gdacli.appraisal import appraise, load_judge, settings_of
 from gdacli.arm_descriptions import describe, main_arm, real_alone
 from gdacli.arm_results import (
     Effort,
@@ -21,17 +20,16 @@ from gdacli.arm_results import (
     pair_arms,
 )
 from gdacli.arms import Arm
-from gdacli.artifacts import new_directory, read_json, require, sha256_file, write_json
+from gdacli.artifacts import new_directory, read_json, require, write_json
 from gdacli.checksums import verify_folder
 from gdacli.compute import set_up
 from gdacli.console import progress, say
 from gdacli.course import Course, make_judge, training_course
 from gdacli.errors import GdaError
-from gdacli.evidence import judge_pool, look_for_copies, pool_references
+from gdacli.evidence import judge_pool, look_for_copies, looking, pool_references
 from gdacli.feature_map import check_method
 from gdacli.features import load_feature_model
 from gdacli.galleries import copies_side_by_side, dropped_images, late_learned, nearest_neighbours, suspects
-from gdacli.generators import EMBEDDED
 from gdacli.histories import mean_history, read_history
 from gdacli.live import LiveGenerator, live_for
 from gdacli.loading import ImageSource, open_images
@@ -55,7 +53,7 @@ from gdacli.paths import (
 )
 from gdacli.pools import check_mix, read_pools
 from gdacli.prepared import Prepared, read_prepared
-from gdacli.provenance import read_provenance, without_folders
+from gdacli.provenance import out_of_date, read_provenance, without_folders
 from gdacli.rejects import read_left_out
 from gdacli.replays import GradientRow, gradient_rows
 from gdacli.report import Report
@@ -63,7 +61,6 @@ from gdacli.report_pages import render_html, render_markdown
 from gdacli.report_tables import write_plots, write_tables
 from gdacli.robustness import Robustness, check_size, choose_images, measure_robustness
 from gdacli.selection import is_late
-from gdacli.store import local_work_folder
 from gdacli.tables import read_table, write_table
 from gdacli.training import predict
 from gdacli.training_store import TrainingStore, training_identity
@@ -111,9 +108,9 @@ def run(params: Params) -> dict[str, Any]:
     selection = read_json(require(SELECTION / "selection.json", "gdacli select"))
     pool = read_pools(arms.values())
     manifest = read_json(SYNTHETIC / "manifest.json") if SYNTHETIC.exists() else {}
-    looking, features = _looking(params, device), (params.evaluate.features, model)
+    look, features = looking(params.train.of_loading(), device), (params.evaluate.features, model)
     judge = load_judge(prepared, [run_name(name, seeds[0]) for name in originals])
-    cleanliness = look_for_copies(prepared, split, pool, model, **looking)
+    cleanliness = look_for_copies(prepared, split, pool, model, **look)
     report = Report(
         class_names=prepared.class_names,
         seeds=seeds,
@@ -141,7 +138,7 @@ def run(params: Params) -> dict[str, Any]:
         gallery=late_learned(arms, prepared, pool, prepared.training_size(params.probe.image_size, "probe.image_size")),
         dropped_images=dropped_images(),
         neighbours=nearest_neighbours(prepared, pool),
-        pool=judge_pool(prepared, pool, features, judge[0], method=params.evaluate.feature_map, **looking)
+        pool=judge_pool(prepared, pool, features, judge[0], method=params.evaluate.feature_map, **look)
         if pool["key"]
         else None,
         cleanliness=cleanliness,
@@ -164,15 +161,8 @@ def run(params: Params) -> dict[str, Any]:
             features,
             judge,
             cleanliness,
-            settings=Settings(
-                about,
-                objectives[about] if about else None,
-                params.generate.guidance_scale,
-                params.generate.backend in EMBEDDED,
-            ),
-            probe=read_probe_state(),
-            selection=read_selected(about, arms[about].select if about else None),
-            **looking,
+            settings=settings_of(arms, objectives, params.generate.backend, params.generate.guidance_scale),
+            **look,
         ),
         best_epochs=any(params.train_of(name).checkpoint == "best" for name in arms),
         has_pipeline=Path("dvc.yaml").exists(),
@@ -202,16 +192,11 @@ def _check_current(params: Params, arm: str, seeds: list[int], rejects: Iterable
     for seed in seeds:
         folder = TRAIN / run_name(arm, seed)
         again = f"run `gdacli train --arm {arm} --seed {seed}`"
-        provenance = read_json(require(folder / "provenance.json", f"gdacli train --arm {arm} --seed {seed}"))
+        require(folder / "provenance.json", f"gdacli train --arm {arm} --seed {seed}")
         if damaged := verify_folder(folder):
             raise GdaError(f"{damaged[0].file}: {damaged[0].problem}: {again}, or `dvc checkout --force {folder}`")
-        if provenance["mix_sha256"] != sha256_file(path):
-            raise GdaError(f"{folder} was trained on another mix than {path}: {again}")
-        wanted, found = params.train_of(arm).of_weights(), provenance.get("train", {})
-        if others := [key for key in wanted if found.get(key) != wanted[key]]:
-            raise GdaError(
-                f"{folder} was trained with other settings than params.yaml has for it ({', '.join(others)}): {again}"
-            )
+        if why := out_of_date(folder, path, params.train_of(arm).of_weights()):
+            raise GdaError(f"{folder} {why}: {again}")
     check_mix(path, params.arm(arm).pool, rejects)
 
 
@@ -269,13 +254,6 @@ def _feature_model(params: Params, prepared: Prepared) -> Classifier:
     return model
 
 
-def _looking(params: Params, device: torch.device) -> dict[str, Any]:
-    """Return where and how models look at many images, and where it is kept what they saw."""
-    reading = params.train.of_loading()
-    reading.pop("random_resized_crop")  # they see the centred squares
-    return {"device": device, "cache": local_work_folder() / "evaluation", "reading": reading}
-
-
 def _robustness(
     params: Params,
     images: Callable[[int | None], ImageSource],
@@ -309,7 +287,7 @@ def _courses(
     asked = params.evaluate.course
     if asked is None:
         return {}
-    looking, train = _looking(params, device), prepared.references("train")
+    look, train = looking(params.train.of_loading(), device), prepared.references("train")
     synthetic = pool_references(pool) if pool["key"] else None
     found = {}
     for name in params.compare.arms:
@@ -329,8 +307,8 @@ def _courses(
             method=params.evaluate.feature_map,
             train=train,
             stored=stored,
-            judge=make_judge(model, train, asked.num_images, **looking) if searches else None,
-            reading={"device": device, **looking["reading"]},
+            judge=make_judge(model, train, asked.num_images, **look) if searches else None,
+            reading={"device": device, **look["reading"]},
         )
     return found
 
