@@ -105,8 +105,8 @@ def check(setting: Setting) -> None:
     fast = setting.alpha * setting.num_examples
     if abs(fast - round(fast)) > 1e-9 or not 0 < round(fast) < setting.num_examples:
         raise GdaError(
-            f"--alpha: found {setting.alpha:g} with --num-examples {setting.num_examples}, which makes {fast:g} examples "
-            "with the fast-learnable feature: take an alpha for which this is a whole number, not 0 and not all"
+            f"--alpha: found {setting.alpha:g} with --num-examples {setting.num_examples}, which makes {fast:g} "
+            "examples with the fast-learnable feature: take an alpha for which this is a whole number, not 0 and not all"
         )
     if setting.beta_d >= setting.beta_e:
         raise GdaError(
