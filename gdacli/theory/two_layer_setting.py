@@ -106,7 +106,7 @@ def check(setting: Setting) -> None:
     if abs(fast - round(fast)) > 1e-9 or not 0 < round(fast) < setting.num_examples:
         raise GdaError(
             f"--alpha: found {setting.alpha:g} with --num-examples {setting.num_examples}, which makes {fast:g} "
-            "examples with the fast-learnable feature: take an alpha for which this is a whole number, not 0 and not all"
+            "examples with the fast-learnable feature: take an alpha for which this is a whole number, not 0, not all"
         )
     if setting.beta_d >= setting.beta_e:
         raise GdaError(
