@@ -50,7 +50,7 @@ def test_an_output_that_is_no_folder_is_refused_before_the_work(tmp_path, place)
     (tmp_path / "file").write_text("")
     found = invoke("theory", "gmm", "--repeats", "1000000", "-o", str(tmp_path / place))
     assert found.code == 1
-    assert found.stderr.startswith(f"error: --output: found {tmp_path / place}, but {tmp_path / 'file'} is no folder")
+    assert found.stderr.startswith(f"error: --output: found {tmp_path / place}, which cannot be made (")
     assert found.stderr.count("\n") == 1
 
 

@@ -42,16 +42,19 @@ class Outcome:
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse a place where no files can be written, before anything is computed.
+    """Make the folder, before anything is computed.
 
     Raises:
-        GdaError: the folder, or what is in its way, is a file or may not be written to.
+        GdaError: it cannot be made, as where a file is in its way, or may not be written to.
     """
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise GdaError(f"--output: found {folder}, but {there} is no folder: name another one, or move it away")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise GdaError(f"--output: found {folder}, but {there} may not be written to: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GdaError(
+            f"--output: found {folder}, which cannot be made ({error.strerror}): name another one"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise GdaError(f"--output: found {folder}, which may not be written to: name another one")
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
