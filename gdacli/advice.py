@@ -80,8 +80,14 @@ def advise(figures: Figures) -> list[Advice]:
 
 
 def labels_found(figures: Figures, group: ImageGroup) -> bool | None:
-    """Say whether labels are found as often as those of real images; None where it cannot be told."""
+    """Say whether labels are found as often as those of real images; None where it cannot be told.
+
+    As where the judge is not surely better than naming the largest class: what it finds is no evidence.
+    """
     known, lost = _known(figures)
+    counts = figures.class_counts.values()
+    if known.low <= 100 * max(counts) / sum(counts):
+        return None
     low, high = difference_interval(group.found, known)
     return False if high < -lost else True if low >= -lost else None
 

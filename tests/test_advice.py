@@ -219,6 +219,14 @@ def test_few_validation_images_do_not_make_a_label_wrong():
     assert "far_but_right" not in rules(apart)
 
 
+def test_a_judge_that_guesses_says_nothing_of_labels():
+    far = replace(NEUTRAL, groups=[group(apart=FAR, found=share(41))])
+    for validation, told in ((share(41), False), (share(43), True)):  # naming the largest class: 40 %
+        judged = replace(far, judge=Judge("original-0", True, share(95), validation))
+        assert ("far_but_right" in rules(judged)) == told
+        assert not {"far_and_wrong", "wrong"} & set(rules(judged))
+
+
 def test_strengths_that_are_there_are_not_advised_and_some_are_left_out():
     low, high = group(name="0.3", strength=0.3, apart=CLOSE), group()
     both = replace(with_groups(low, high), settings=replace(SETTINGS, strengths=(0.3, 0.5)))
