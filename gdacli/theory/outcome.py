@@ -42,11 +42,12 @@ class Outcome:
 
 
 def require_folder(folder: Path) -> None:
-    """Make the folder, before anything is computed.
+    """Find out whether files can be written there, before anything is computed; leave nothing there.
 
     Raises:
-        GdaError: it cannot be made, as where a file is in its way, or may not be written to.
+        GdaError: the folder cannot be made, as where a file is in its way, or may not be written to.
     """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,6 +56,8 @@ def require_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise GdaError(f"--output: found {folder}, which may not be written to: name another one")
+    for each in missing:
+        each.rmdir()
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
