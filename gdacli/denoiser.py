@@ -118,6 +118,21 @@ class Denoiser:
         return (x - noise * prediction) / signal
 
 
+def target(
+    prediction_type: PredictionType, clean: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """Return what a network is trained to predict of sqrt(alpha_bar) clean + sqrt(1 - alpha_bar) noise.
+
+    Args:
+        clean, noise: float [B, ...]; alpha_bar: float, [B, 1, ...].
+
+    Source: Ho et al. 2020, Eq. 14 (epsilon); Salimans and Ho 2022, section 4 (v); Liu et al. 2023, Eq. 1 (flow).
+    """
+    if prediction_type == "v_prediction":
+        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+    return noise - clean if prediction_type == "flow" else noise
+
+
 def classifier_free(condition: Condition, null: Condition, scale: float) -> tuple[list[Condition], list[float]]:
     """Return conditions and guidance for a `Denoiser`; scale 1 evaluates no unconditional half."""
     return ([condition], []) if scale == 1 else ([condition, null], [scale])

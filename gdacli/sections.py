@@ -92,6 +92,9 @@ class Fit(Section):
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share trained without class, for guidance"
     )
+    prediction_type: Literal["epsilon", "v_prediction"] = Field(
+        "epsilon", description="what the network says: the noise, or v, which keeps the colours of small networks true"
+    )
     block_out_channels: Annotated[list[Positive], Field(min_length=1)] = Field(
         [32, 64], description="channels per level"
     )

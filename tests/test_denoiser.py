@@ -1,9 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from gdacli.denoiser import Denoiser, classifier_free, clip, seeded_noise
+from gdacli.denoiser import Denoiser, classifier_free, clip, seeded_noise, target
 from gdacli.diffusion import add_noise
-from gdacli.schedules import Timesteps, cosine_alpha_bars
+from gdacli.schedules import Flow, Timesteps, cosine_alpha_bars
 
 BARS = cosine_alpha_bars()
 SCHEDULE = Timesteps(BARS, "native")
@@ -28,10 +30,10 @@ class Network:
         return prediction.to(x.dtype)
 
 
-def denoiser(network: Network, **options) -> Denoiser:
+def denoiser(network: Callable, **options) -> Denoiser:
     settings = {
         "schedule": SCHEDULE,
-        "prediction_type": network.prediction_type,
+        "prediction_type": getattr(network, "prediction_type", None),
         "threshold": None,
         "learned_variance": False,
         "solver": "ddim",
@@ -41,6 +43,19 @@ def denoiser(network: Network, **options) -> Denoiser:
         **options,
     }
     return Denoiser(network, **settings)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow"])
+def test_what_a_network_is_trained_to_say_leads_back_to_the_image(prediction_type):
+    schedule = Flow(lambda u: u, "native") if prediction_type == "flow" else SCHEDULE
+    clean, noise = torch.rand(2, 4, 3, 2, 2)
+    levels = schedule.levels(0.6, 2)[:1]
+    alpha_bar = torch.full((4, 1, 1, 1), levels[0].alpha_bar)
+    noisy = add_noise(clean, levels[0].alpha_bar, noise)
+    said = target(prediction_type, clean, noise, alpha_bar)
+    loop = denoiser(lambda x, t, told: said, schedule=schedule, prediction_type=prediction_type)
+    made = loop.run(noisy, levels, [()], [], lambda: noise)
+    assert made.numpy() == pytest.approx(clean.numpy(), abs=1e-5)
 
 
 CONDITION, NULL = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.full((4,), 0.05)

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, shape
+from diffusers import UNet2DModel
 from fork_server import commands
 from safetensors.torch import load_file
 
 from gdacli.artifacts import sha256_file
+from gdacli.denoiser import seeded_noise
+from gdacli.diffusion import add_noise
 from gdacli.errors import GdaError
 from gdacli.features import array_features
 from gdacli.gauge import Gauge
@@ -26,6 +29,8 @@ from gdacli.generators.class_conditional import fit, load, of_network
 from gdacli.generators.class_conditional.network import make_network
 from gdacli.held_out import hold_out
 from gdacli.models import create_model
+from gdacli.pixels import from_model, to_model
+from gdacli.schedules import cosine_alpha_bars
 from gdacli.shards import read_shard
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -208,12 +213,32 @@ def test_the_distance_falls_with_training(gauge, tmp_path):
     torch.manual_seed(0)
     levels: dict[str, Any] = {"block_out_channels": [8, 8], "layers_per_block": 1, "attention_resolutions": []}
     network = make_network(16, 3, attention_head_dim=8, dropout=0, **levels)
-    untrained = of_network(network.eval(), guidance_scale=1.0, **SAMPLING, **PLAIN)
+    untrained = of_network(network.eval(), prediction_type="epsilon", guidance_scale=1.0, **SAMPLING, **PLAIN)
     train(tmp_path, updates=150, batch_size=16)
     options: dict[str, Any] = {"image_size": 16, "device": torch.device("cpu"), "dtype": torch.float32, **PLAIN}
     trained = load(tmp_path, guidance_scale=1.0, **SAMPLING, **options)
     before, after = (gauge.check(each, tmp_path / "fit.png") for each in (untrained, trained))
     assert gauge.held_out.real_distance < after < 0.7 * before
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_saved_network_is_read_by_what_it_was_trained_to_say(tmp_path, prediction_type):
+    train(tmp_path, prediction_type=prediction_type)
+    options: dict[str, Any] = {"image_size": 16, "device": torch.device("cpu"), "dtype": torch.float32, **PLAIN}
+    one_step = {**SAMPLING, "solver": "ddim", "num_inference_steps": 2}
+    generator = load(tmp_path, guidance_scale=1.0, **one_step, **options)
+    labels, images = (torch.from_numpy(each) for each in shapes_of(16, 1))
+    made = generator.generate(generator.encode(images), labels, 0.5, range(16))
+    unet = UNet2DModel.from_pretrained(tmp_path / "unet").eval()
+    alpha_bar = cosine_alpha_bars()[499]
+    clean = to_model(images)
+    noise = seeded_noise(clean, range(16))()
+    with torch.inference_mode():
+        noisy = add_noise(clean, alpha_bar, noise)
+        said = unet(noisy, 499, labels).sample
+    signal, rest = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    expected = signal * noisy - rest * said if prediction_type == "v_prediction" else (noisy - rest * said) / signal
+    assert (made.int() - from_model(expected.clamp(-1, 1), 16).int()).abs().max() <= 1
 
 
 def test_without_validation_images_it_is_other_train_images(gauge, tmp_path):

@@ -92,7 +92,7 @@ def tiny(num_classes: int | None, steps: int = 3) -> FirstNoise:
         attention_head_dim=8,
         dropout=0.1,
     )
-    return FirstNoise(unet.double().eval().requires_grad_(False), steps)
+    return FirstNoise(unet.double().eval().requires_grad_(False), "v_prediction", steps)
 
 
 @pytest.mark.parametrize("num_classes", [3, None])

@@ -162,7 +162,13 @@ def _train(
         def check(network: Any, update: int) -> float:
             nonlocal note
             torch.nn.Module.to(network, _dtype(params, device))  # that of diffusers warns
-            generator = model.of_network(network, class_names=prepared.class_names, **_sampling(device), compile=False)
+            generator = model.of_network(
+                network,
+                class_names=prepared.class_names,
+                prediction_type=fit.prediction_type,
+                **_sampling(device),
+                compile=False,
+            )
             distance = gauge.check(generator, FIT_SAMPLES)
             note = f", Fréchet distance {distance:.4g} after update {update}"
             return distance

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DModel
 
-from gdacli.denoiser import Denoiser, classifier_free, compiled
+from gdacli.denoiser import Denoiser, PredictionType, classifier_free, compiled
 from gdacli.errors import GdaError
 from gdacli.generators.class_conditional.latent import latent_generator
 from gdacli.generators.class_conditional.network import load_network, make_denoiser
@@ -43,12 +43,13 @@ def load(
         GdaError: the model was trained on another number of classes or another image size, or has no classes to guide
             with.
     """
-    unet = load_network(folder, class_names=class_names, image_size=image_size, dtype=dtype)
+    unet, prediction_type = load_network(folder, class_names=class_names, image_size=image_size, dtype=dtype)
     unet.to(device=device, memory_format=memory_format)
     if unet.config.num_class_embeds is None and guidance_scale != 1:
         raise GdaError(f"{folder}: the model is unconditional: set generate.guidance_scale to 1, or run `gdacli fit`")
     return of_network(
         unet,
+        prediction_type=prediction_type,
         class_names=class_names,
         solver=solver,
         num_inference_steps=num_inference_steps,
@@ -62,6 +63,7 @@ def load(
 def of_network(
     unet: UNet2DModel,
     *,
+    prediction_type: PredictionType,
     class_names: Sequence[str],
     solver: str,
     num_inference_steps: int,
@@ -74,6 +76,7 @@ def of_network(
     denoiser = make_denoiser(
         unet,
         compiled(unet) if compile else unet,
+        prediction_type=prediction_type,
         solver=solver,
         num_inference_steps=num_inference_steps,
         noise_schedule=noise_schedule,

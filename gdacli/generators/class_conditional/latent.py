@@ -9,6 +9,7 @@ from diffusers import UNet2DModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from gdacli.denoiser import PredictionType
 from gdacli.diffusion import add_noise
 from gdacli.errors import GdaError
 from gdacli.generators.class_conditional.network import load_network, make_denoiser
@@ -27,8 +28,8 @@ def latent_generator(
             f"train.synthetic.num_inference_steps: found {num_inference_steps}; allowed: 2 or more: each pixel of a "
             "single step is cut off at black or white, so that the images have no gradient"
         )
-    unet = load_network(folder, class_names=class_names, image_size=image_size, dtype=torch.float32)
-    return FirstNoise(unet.to(device).requires_grad_(False), num_inference_steps)
+    unet, prediction_type = load_network(folder, class_names=class_names, image_size=image_size, dtype=torch.float32)
+    return FirstNoise(unet.to(device).requires_grad_(False), prediction_type, num_inference_steps)
 
 
 class FirstNoise:
@@ -40,6 +41,7 @@ class FirstNoise:
 
     Args:
         unet: in eval mode.
+        prediction_type: what it predicts.
         num_inference_steps: evaluations of the network per image.
 
     Source: meta-generative-regularization paper, appendix B.3 ("search the first step noise of the diffusion
@@ -47,7 +49,7 @@ class FirstNoise:
     al. 2016, one per step.
     """
 
-    def __init__(self, unet: UNet2DModel, num_inference_steps: int) -> None:
+    def __init__(self, unet: UNet2DModel, prediction_type: PredictionType, num_inference_steps: int) -> None:
         self._unet, self._size = unet, int(unet.config.sample_size)
         self.latent_dim = 3 * self._size**2
         self.conditional = unet.config.num_class_embeds is not None
@@ -56,6 +58,7 @@ class FirstNoise:
         self._denoiser = make_denoiser(
             unet,
             again,
+            prediction_type=prediction_type,
             noise_schedule="native",
             solver="ddim",
             num_inference_steps=num_inference_steps,

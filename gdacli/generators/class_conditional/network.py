@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDPMScheduler, UNet2DModel
 
-from gdacli.denoiser import Condition, Denoiser, clip
+from gdacli.denoiser import Condition, Denoiser, PredictionType, clip
+from gdacli.diffusers_layout import read_timesteps
 from gdacli.errors import GdaError
 from gdacli.schedules import NoiseSchedule, Timesteps, cosine_alpha_bars
 
@@ -77,8 +78,10 @@ def make_network(
     )
 
 
-def load_network(folder: Path, *, class_names: Sequence[str], image_size: int, dtype: torch.dtype) -> UNet2DModel:
-    """Load what `fit` saved, in eval mode.
+def load_network(
+    folder: Path, *, class_names: Sequence[str], image_size: int, dtype: torch.dtype
+) -> tuple[UNet2DModel, PredictionType]:
+    """Load what `fit` saved: the network in eval mode, and what it predicts.
 
     Raises:
         GdaError: the model was trained on another number of classes or another image size.
@@ -93,17 +96,24 @@ def load_network(folder: Path, *, class_names: Sequence[str], image_size: int, d
         )
     if size != image_size:
         raise GdaError(f"{folder}: the model makes {size} pixels, the data has {image_size}: run `gdacli fit`")
-    return unet.eval()
+    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    return unet.eval(), read_timesteps(scheduler, f"{folder}/scheduler")[1]
 
 
 def make_denoiser(
-    unet: UNet2DModel, evaluate: Callable[..., Any], *, noise_schedule: NoiseSchedule, **settings: Any
+    unet: UNet2DModel,
+    evaluate: Callable[..., Any],
+    *,
+    prediction_type: PredictionType,
+    noise_schedule: NoiseSchedule,
+    **settings: Any,
 ) -> Denoiser:
     """Return the loop over a network; each estimate of the clean image is clipped to [-1, 1].
 
     Args:
         unet: in its dtype.
         evaluate: how it is called: the network itself, or something that calls it.
+        prediction_type: what it predicts.
         noise_schedule: what a strength means.
         settings: as of `Denoiser`.
     """
@@ -115,7 +125,7 @@ def make_denoiser(
     return Denoiser(
         predict=predict,
         schedule=Timesteps(cosine_alpha_bars(), noise_schedule),
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
         threshold=clip,
         learned_variance=False,
         dtype=unet.dtype,

@@ -4,14 +4,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 
-from gdacli.denoiser import compiled
+from gdacli.denoiser import compiled, target
 from gdacli.errors import GdaError
 from gdacli.fitted import Fitted, Keeper, State, stalled
 from gdacli.generators.class_conditional.network import make_network
@@ -43,6 +43,7 @@ def fit(
     attention_head_dim: int = 8,
     dropout: float = 0.0,
     conditional: bool = True,
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
     dtype: torch.dtype = torch.float32,
     compile: bool = False,
     check_every: int | None = None,
@@ -63,8 +64,10 @@ def fit(
             it stays, for nobody knows which fifth is the last, and averaging the weights does what its fall would.
         class_dropout: share of each batch that gets the null class, so that guidance has its unconditional half.
         folder: gets `unet/` and `scheduler/`.
-        on_update: called with the number of updates done and the loss (mean squared error of the noise).
+        on_update: called with the number of updates done and the loss (mean squared error of the prediction).
         conditional: False trains a model of all classes alike, which is told no label.
+        prediction_type: what the network says of noisy x: its noise, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar)
+            x_0, which also says in almost pure noise what the image is, as its mean colour.
         dtype: of the forward pass; weights, their average and the optimizer are float32.
         compile: the forward and backward pass with torch.compile.
         check_every: updates between two checks; the last update is checked too. None checks never.
@@ -77,7 +80,8 @@ def fit(
     Raises:
         GdaError: the image size does not fit the levels, the compiler does not work, or the loss is not a number.
 
-    Source: Ho et al. 2020 (loss), Nichol and Dhariwal 2021 (cosine schedule), Ho and Salimans 2022 (null class).
+    Source: Ho et al. 2020 (loss), Salimans and Ho 2022, section 4 (v), Nichol and Dhariwal 2021 (cosine schedule), Ho
+    and Salimans 2022 (null class).
     """
     device = images.device
     torch.manual_seed(seed)
@@ -142,7 +146,7 @@ def fit(
         torch.manual_seed(derive_seed(seed, "dropout", update))
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             prediction = forward(noisy, t, class_labels=classes, return_dict=False)[0]
-        loss = F.mse_loss(prediction.float(), noise)
+        loss = F.mse_loss(prediction.float(), target(prediction_type, clean, noise, level))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -169,7 +173,8 @@ def fit(
     else:
         ema.copy_to(unet.parameters())
     unet.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
-    DDPMScheduler(NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
+    scheduler = DDPMScheduler(NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type)
+    scheduler.save_pretrained(folder / "scheduler")
     return Fitted(update, best["update"] if best is not None else update, losses, checks)
 
 

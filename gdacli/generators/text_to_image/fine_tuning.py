@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
-from gdacli.denoiser import Condition
+from gdacli.denoiser import Condition, target
 from gdacli.errors import GdaError
 from gdacli.fitted import Keeper
 from gdacli.generators.text_to_image.family import Family
@@ -112,7 +112,7 @@ def train_layers(
             prediction = family.predict(noisy.to(dtype), times, _told(family, conditions, told))
         if family.learned_variance:
             prediction = prediction.chunk(2, 1)[0]
-        loss = F.mse_loss(prediction.float(), _target(family.prediction_type, clean, noise, levels))
+        loss = F.mse_loss(prediction.float(), target(family.prediction_type, clean, noise, levels))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(layers, 1.0)
@@ -153,12 +153,6 @@ def _levels(
     columns = zip(*((level.time, level.alpha_bar, level.scale) for level in starts), strict=True)
     times, levels, scales = (torch.tensor(column, device=device) for column in columns)
     return times, levels, scales
-
-
-def _target(prediction_type: str, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    if prediction_type == "v_prediction":
-        return levels.sqrt() * noise - (1 - levels).sqrt() * clean
-    return noise - clean if prediction_type == "flow" else noise
 
 
 def _told(family: Family, known: dict[str | None, Condition], texts: Sequence[str | None]) -> Condition:
