@@ -25,6 +25,8 @@ and there, in the repository's root:
 
     pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD:$PWD/site
     python studies/cifar10/pieces.py --keep results
+
+`--brought prepare` spares that machine the preparation and the source: bring data/source and data/metrics/prepare.json.
 """
 
 import argparse
@@ -217,7 +219,14 @@ class Running:
         }
 
 
-def run(project: Path, steps: Sequence[Step], minutes: float, jobs: int = 1, keep: Path | None = None) -> bool:
+def run(
+    project: Path,
+    steps: Sequence[Step],
+    minutes: float,
+    jobs: int = 1,
+    keep: Path | None = None,
+    brought: Sequence[str] = (),
+) -> bool:
     """Run the steps until the time is up; returns if all are done.
 
     Args:
@@ -226,9 +235,10 @@ def run(project: Path, steps: Sequence[Step], minutes: float, jobs: int = 1, kee
         minutes: after which what runs is stopped.
         jobs: how many trainings, or other entries of a matrix, run at the same time.
         keep: folder that gets copies of small results after each step.
+        brought: stages whose outputs are taken as they are.
 
     Raises:
-        GdaError: a step failed, or cannot be done in so many minutes.
+        GdaError: an output that was brought is missing, a step failed, or cannot be done in so many minutes.
     """
     begun, timings = time.monotonic(), read_json(project / _TIMINGS) if (project / _TIMINGS).exists() else {}
     deadline, waiting, made, running = begun + 60 * minutes, list(steps), list[str](), list[Running]()
@@ -255,12 +265,17 @@ def run(project: Path, steps: Sequence[Step], minutes: float, jobs: int = 1, kee
                 if running and waiting[0].seed != running[0].step.seed:
                     break
                 step = waiting.pop(0)
+                missing = [out for out in step.outs if not (project / out).exists()]
+                if step.stage in brought:
+                    if missing:
+                        raise GdaError(f"--brought {step.stage}: {missing[0]} is not there: bring it, or let it run")
+                    made += step.outs
+                    continue
                 mark, said = stamp(project, step, made), timings.get(step.name, {})
                 made += step.outs
                 same = said.get("stamp") == mark
-                if same and said["finished"] and all((project / out).exists() for out in step.outs):
+                if same and said["finished"] and not missing:
                     continue
-                command = shlex.join(step.arguments()[2:] if step.command.startswith("gdacli") else step.arguments())
                 print(
                     f"pieces: {step.name}: {'goes on' if same and step.stage in _GO_ON else 'starts'}",
                     file=sys.stderr,
@@ -268,7 +283,7 @@ def run(project: Path, steps: Sequence[Step], minutes: float, jobs: int = 1, kee
                 )
                 before = said if same else {"stamp": mark, "seconds": 0.0, "watt_hours": None, "pieces": 0}
                 process = subprocess.Popen(step.arguments(), cwd=project)
-                running.append(Running(step, process, {**before, "command": command}, time.monotonic(), []))
+                running.append(Running(step, process, before, time.monotonic(), []))
                 num_started += 1
                 look()
             if running and time.monotonic() - sampled >= 1:
@@ -338,12 +353,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="after which what runs is stopped (9)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings that run at the same time (1)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy small results there after each stage")
+    parser.add_argument("--brought", action="append", default=[], metavar="STAGE", help="take its outputs as they are")
     parser.add_argument("-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of params.yaml")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         steps = plan(options.directory, options.overrides)
-        done = run(options.directory, steps, options.minutes, options.jobs, options.keep)
+        done = run(options.directory, steps, options.minutes, options.jobs, options.keep, options.brought)
     except GdaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
