@@ -102,7 +102,7 @@ def test_the_stages_of_a_real_project_run_seed_by_seed(tmp_path: Path) -> None:
     steps = pieces.plan(tmp_path, ["train.lr=0.5"])
     assert [step.name for step in steps] == [
         "prepare", "probe", "select", "fit", "generate", "mix@original", "mix@targeted",
-        "train@original-0", "train@targeted-0", "evaluate@0", "train@original-1", "train@targeted-1", "evaluate",
+        "train@original-0", "train@targeted-0", "evaluate@0", "train@original-1", "train@targeted-1", "evaluate@0,1",
     ]  # fmt: skip
     of = {step.name: step for step in steps}
     command = shlex.join([sys.executable, "-m", "gdacli"]) + " train --arm targeted --seed 1 -S train.lr=0.5"
@@ -110,8 +110,8 @@ def test_the_stages_of_a_real_project_run_seed_by_seed(tmp_path: Path) -> None:
     assert of["train@targeted-1"].outs == ("data/train/targeted-1", "data/metrics/train/targeted-1.json")
     assert of["train@targeted-1"].params["train"]["lr"] == 0.5
     assert of["evaluate@0"].arguments()[-2:] == ["-S", "compare.seeds=[0]"]
-    assert of["evaluate"].overrides == ("train.lr=0.5",)
-    assert "data/metrics/evaluate.json" in of["evaluate"].outs
+    assert of["evaluate@0,1"].overrides == ("train.lr=0.5",)
+    assert "data/metrics/evaluate.json" in of["evaluate@0,1"].outs
     assert of["fit"].outs[0] == "data/generator/class_conditional"
 
 
@@ -126,14 +126,18 @@ def test_what_is_done_does_not_run_again_and_what_changed_does(project: Path) ->
     assert _calls(project) == []
     assert _run(project, "arms.targeted.train={lr: 0.2}")
     assert _calls(project) == ["targeted-0", "evaluate.json", "targeted-1", "evaluate.json"]
-    (project / "data/source").write_text("of another time\n")  # by hand: what depends on it runs
+    (project / "data/source").write_text("of another time\n")  # by hand: it is made again
     assert _run(project, "arms.targeted.train={lr: 0.2}")
-    assert _calls(project) == ["class_conditional"]  # which gives the same
+    assert _calls(project) == ["source", "class_conditional"]  # with -S it is another, of which comes the same
     (project / "data/train/original-1").unlink()
     assert _run(project, "arms.targeted.train={lr: 0.2}")
     assert _calls(project) == ["original-1", "evaluate.json"]  # made with -S, it has other bytes
     assert _run(project, "arms.targeted.train={lr: 0.2}", "compare.seeds=[0]")
+    assert _calls(project) == ["evaluate.json"]  # the one that was made of it is gone
+    assert _run(project, "arms.targeted.train={lr: 0.2}")
     assert _calls(project) == ["evaluate.json"]
+    assert _run(project, "arms.targeted.train={lr: 0.2}", "compare.seeds=[0]")
+    _calls(project)
     said = (project / "data/metrics/evaluate.json").read_text()
     assert said == "data/metrics/evaluate.json -S arms.targeted.train={lr: 0.2} -S compare.seeds=[0]\n"
 
@@ -149,6 +153,7 @@ def test_what_was_brought_is_taken_as_it_is(project: Path) -> None:
 
 
 def test_a_stage_that_is_stopped_goes_on_in_the_next_piece(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert pieces.run(project, pieces.plan(project, [])[:1], 1)
     done, times = False, 0
     while not done:
         done, times = _run(project, minutes=0.006), times + 1
@@ -219,10 +224,10 @@ def test_small_results_are_copied(project: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_said(project: Path) -> None:
     assert _run(project, "compare.seeds=[0]")
     _change(project, "evaluate", cmd="sh slow.sh data/metrics/evaluate.json 9999")
-    with pytest.raises(GdaError, match=r"--minutes 0\.005: evaluate takes longer .* give more"):
+    with pytest.raises(GdaError, match=r"--minutes 0\.005: evaluate@0 takes longer .* give more"):
         _run(project, "compare.seeds=[0]", minutes=0.005)
     _change(project, "evaluate", cmd="sh -c 'exit 3'")
-    with pytest.raises(GdaError, match="evaluate failed with exit code 3"):
+    with pytest.raises(GdaError, match="evaluate@0 failed with exit code 3"):
         _run(project, "compare.seeds=[0]")
     _change(project, "evaluate", foreach=["a"])
     with pytest.raises(GdaError, match=r"dvc\.yaml: evaluate: foreach"):
@@ -236,11 +241,13 @@ def test_the_exit_code_says_whether_to_run_it_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pieces.signal, "signal", lambda *_: None)  # that of this process stays as it is
-    for options, code, said in (
-        (["--minutes", "0.001"], 75, "run me again"),
-        ([], 0, "all done"),
-        (["-S", "train.lr=-1"], 1, "train.lr"),
+    assert _run(project)
+    for updates, options, code, said in (
+        (9999, ["--minutes", "0.005"], 75, "run me again"),
+        (1, [], 0, "all done"),
+        (1, ["-S", "train.lr=-1"], 1, "train.lr"),
     ):
+        _change(project, "fit", cmd=f"sh slow.sh data/generator/class_conditional {updates}")
         monkeypatch.setattr(sys, "argv", ["pieces.py", "-C", str(project), *options])
         assert pieces.main() == code
         output = capsys.readouterr()

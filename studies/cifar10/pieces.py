@@ -100,11 +100,14 @@ def plan(project: Path, overrides: Sequence[str]) -> list[Step]:
     ordered, last = steps[: rows[0]], steps[rows[-1] + 1 :]
     for number, seed in enumerate(seeds, 1):
         ordered += [step for step in steps if step.seed == seed]
+        some = ",".join(map(str, seeds[:number]))
         if number < len(seeds):
-            some = ",".join(map(str, seeds[:number]))
             fewer = _steps(project, [*overrides, f"compare.seeds=[{some}]"])
-            ordered += [replace(step, name=f"{step.name}@{some}") for step in fewer[len(fewer) - len(last) :]]
-    return ordered + last
+            last = fewer[len(fewer) - len(last) :]
+        else:
+            last = steps[rows[-1] + 1 :]
+        ordered += [replace(step, name=f"{step.name}@{some}") for step in last]
+    return ordered
 
 
 def _steps(project: Path, overrides: Sequence[str]) -> list[Step]:
@@ -170,10 +173,27 @@ def stamp(project: Path, step: Step, made: Sequence[str]) -> str:
 
 
 def _content(path: Path) -> Any:
-    """Return hashes of a file, or of a folder's files, which a published folder lists itself; None if there is none."""
+    """Return the hash of a file, or of a folder's files, which a published folder lists; None if there is nothing."""
     if path.is_file() or (path / CHECKSUMS).is_file():
         return sha256_file(path if path.is_file() else path / CHECKSUMS)
     return {file.name: _content(file) for file in sorted(path.iterdir())} if path.is_dir() else None
+
+
+def is_done(project: Path, step: Step, mark: str, said: Mapping[str, Any], later: Sequence[str]) -> bool:
+    """Return if a step was finished with these inputs, and nothing else has written its outputs since.
+
+    Args:
+        project: its folder.
+        step: the one.
+        mark: its `stamp`.
+        said: what `timings.json` says of it.
+        later: outputs of the steps after it, which may write them again: an evaluation of more seeds.
+    """
+    if said.get("stamp") != mark or not said["finished"]:
+        return False
+    made = [(project / out).exists() if out in later else _content(project / out) for out in step.outs]
+    own = [said["made"][out] for out in step.outs]
+    return all(now is True or (now is not None and now == before) for now, before in zip(made, own, strict=True))
 
 
 def watt_hours(samples: Sequence[tuple[float, float]]) -> float | None:
@@ -207,15 +227,16 @@ class Running:
     samples: list[tuple[float, float]]
     """Seconds and watts."""
 
-    def timing(self) -> dict[str, Any]:
-        """Return what `timings.json` says of it now."""
-        energy, known = watt_hours(self.samples), self.before["watt_hours"]
+    def timing(self, project: Path) -> dict[str, Any]:
+        """Return what `timings.json` is to say of it now."""
+        energy, known, finished = watt_hours(self.samples), self.before["watt_hours"], self.process.poll() == 0
         return {
             **self.before,
             "seconds": round(self.before["seconds"] + time.monotonic() - self.start, 3),
             "watt_hours": known if energy is None else round((known or 0.0) + energy, 6),
             "pieces": self.before["pieces"] + 1,
-            "finished": self.process.poll() == 0,
+            "finished": finished,
+            "made": {out: _content(project / out) for out in self.step.outs} if finished else {},
         }
 
 
@@ -240,22 +261,22 @@ def run(
     Raises:
         GdaError: an output that was brought is missing, a step failed, or cannot be done in so many minutes.
     """
-    begun, timings = time.monotonic(), read_json(project / _TIMINGS) if (project / _TIMINGS).exists() else {}
-    deadline, waiting, made, running = begun + 60 * minutes, list(steps), list[str](), list[Running]()
+    deadline, timings = time.monotonic() + 60 * minutes, dict[str, Any]()
+    if (project / _TIMINGS).exists():
+        timings = read_json(project / _TIMINGS)
+    waiting, made, running = list(steps), list[str](), list[Running]()
     num_started, sampled, has_power = 0, 0.0, True
 
-    def write(runs: Sequence[Running]) -> None:
-        timings.update({run.step.name: run.timing() for run in runs})
-        write_json(project / _TIMINGS, timings)
-
     def look() -> None:
+        """Take a sample of the power, and write how long what runs has taken."""
         nonlocal sampled, has_power
         watts, sampled = read_power() if has_power else None, time.monotonic()
         has_power = watts is not None  # what does not answer is not asked again
-        if watts is not None:
-            for each in running:
+        for each in running:
+            if watts is not None:
                 each.samples.append((sampled, watts / len(running)))
-        write(running)
+            timings[each.step.name] = each.timing(project)
+        write_json(project / _TIMINGS, timings)
 
     try:
         while waiting or running:
@@ -265,23 +286,19 @@ def run(
                 if running and waiting[0].seed != running[0].step.seed:
                     break
                 step = waiting.pop(0)
-                missing = [out for out in step.outs if not (project / out).exists()]
                 if step.stage in brought:
-                    if missing:
+                    if missing := [out for out in step.outs if not (project / out).exists()]:
                         raise GdaError(f"--brought {step.stage}: {missing[0]} is not there: bring it, or let it run")
                     made += step.outs
                     continue
                 mark, said = stamp(project, step, made), timings.get(step.name, {})
                 made += step.outs
-                same = said.get("stamp") == mark
-                if same and said["finished"] and not missing:
+                if is_done(project, step, mark, said, [out for each in waiting for out in each.outs]):
                     continue
-                print(
-                    f"pieces: {step.name}: {'goes on' if same and step.stage in _GO_ON else 'starts'}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                before = said if same else {"stamp": mark, "seconds": 0.0, "watt_hours": None, "pieces": 0}
+                begun = said.get("stamp") == mark and not said["finished"]
+                how = "goes on" if begun and step.stage in _GO_ON else "starts"
+                print(f"pieces: {step.name}: {how}", file=sys.stderr, flush=True)
+                before = said if begun else {"stamp": mark, "seconds": 0.0, "watt_hours": None, "pieces": 0}
                 process = subprocess.Popen(step.arguments(), cwd=project)
                 running.append(Running(step, process, before, time.monotonic(), []))
                 num_started += 1
@@ -301,7 +318,7 @@ def run(
             time.sleep(0.05)
     finally:
         _stop(running)
-        write(running)
+        look()
         _copy_small(project, keep)
     left = [each for each in running if each.process.returncode]
     for each in left:
