@@ -11,9 +11,11 @@ an evaluation of that, then the next seed. One whose command, parameters and inp
 whose outputs are there, is skipped. At the end of a piece the stages that run get SIGTERM; `fit`, `generate` and
 `train` go on from what they saved last (`-S fit.save_seconds=15 -S train.save_seconds=15` lets a piece lose less), the
 others start again. What they save lies in the work directory (GDACLI_WORK, or the user's cache), outside the project.
+Killed outright, it goes on as well, but what it started runs to its end, unless that is killed too.
 
 data/logs/timings.json has the wall seconds of each stage over all its pieces, and where nvidia-smi answers the watt
 hours of all GPUs together, shared equally by stages that run at the same time (--jobs). --keep copies what is small.
+A stage that finds its result in the work directory takes as long as the finding: keep the options of the first piece.
 
 On a machine with torch, torchvision, timm, transformers, scikit-learn, typer and rich, but no network, bring the rest
 (wheels.txt) as wheels. Where there is a network, with that machine's version of Python:
