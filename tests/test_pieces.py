@@ -1,0 +1,253 @@
+"""`studies/cifar10/pieces.py`: a project's stages in pieces, here small commands in their place."""
+
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import TINY
+
+from gdacli.errors import GdaError
+
+_FILE = Path(__file__).parents[1] / "studies" / "cifar10" / "pieces.py"
+
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location("pieces", _FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pieces"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+pieces = _load()
+
+# quick.sh OUT: writes it whole. slow.sh OUT NUMBER: counts to the number, keeping the count so far, as a training does.
+_QUICK = 'echo "$1" >>calls; mkdir -p "$(dirname "$1")"; echo "$@" >"$1.tmp"; mv "$1.tmp" "$1"\n'
+_SLOW = """echo "$1" >>calls; mkdir -p "$(dirname "$1")" state; name=state/$(basename "$1"); touch "$name"; count=0
+while read -r line; do count=$((count + 1)); done <"$name"
+while [ $count -lt "$2" ]; do echo $count >>"$name"; count=$((count + 1)); sleep 0.03; done
+cp "$name" "$1.tmp"; mv "$1.tmp" "$1"
+"""
+_STAGES: dict[str, Any] = {
+    "prepare": {"cmd": "sh quick.sh data/source", "params": ["data"], "outs": ["data/source"]},
+    "fit": {
+        "cmd": "sh slow.sh data/generator/${generate.backend} 12",
+        "deps": ["data/source"],
+        "params": ["fit"],
+        "outs": ["data/generator/${generate.backend}"],
+    },
+    "train": {
+        "matrix": {"arm": "${compare.arms}", "seed": "${compare.seeds}"},
+        "cmd": "sh quick.sh data/train/${item.arm}-${item.seed}",
+        "deps": ["data/generator/class_conditional"],
+        "params": ["train", "arms.${item.arm}.train"],
+        "outs": ["data/train/${item.arm}-${item.seed}"],
+    },
+    "evaluate": {
+        "cmd": "sh quick.sh data/metrics/evaluate.json",
+        "deps": ["data/train"],
+        "params": ["compare"],
+        "metrics": [{"data/metrics/evaluate.json": {"cache": False}}],
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Give a project whose stages are shell scripts."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**TINY, "data": {"source": "digits"}}))
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": _STAGES}, sort_keys=False))
+    (tmp_path / "quick.sh").write_text(_QUICK)
+    (tmp_path / "slow.sh").write_text(_SLOW)
+    return tmp_path
+
+
+def _change(project: Path, stage: str, **values: Any) -> None:
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    stages[stage] |= values
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+
+def _run(project: Path, *overrides: str, minutes: float = 1, **options: Any) -> bool:
+    return pieces.run(project, pieces.plan(project, overrides), minutes, **options)
+
+
+def _calls(project: Path) -> list[str]:
+    """Return what ran since the last call, by its output's name."""
+    calls = project / "calls"
+    names = [Path(line).name for line in calls.read_text().split()] if calls.exists() else []
+    calls.unlink(missing_ok=True)
+    return names
+
+
+def _timings(project: Path) -> dict[str, Any]:
+    return json.loads((project / "data/logs/timings.json").read_text())
+
+
+def test_the_stages_of_a_real_project_run_seed_by_seed(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**TINY, "data": {"source": "digits"}, "versions": None}))
+    template = (files("gdacli") / "templates" / "dvc.yaml.in").read_text().replace(", versions.", ", compare.arms] # [")
+    (tmp_path / "dvc.yaml").write_text(template)
+    steps = pieces.plan(tmp_path, ["train.lr=0.5"])
+    assert [step.name for step in steps] == [
+        "prepare", "probe", "select", "fit", "generate", "mix@original", "mix@targeted",
+        "train@original-0", "train@targeted-0", "evaluate@0", "train@original-1", "train@targeted-1", "evaluate@0,1",
+    ]  # fmt: skip
+    of = {step.name: step for step in steps}
+    command = shlex.join([sys.executable, "-m", "gdacli"]) + " train --arm targeted --seed 1 -S train.lr=0.5"
+    assert shlex.join(of["train@targeted-1"].arguments()) == command
+    assert of["train@targeted-1"].outs == ("data/train/targeted-1", "data/metrics/train/targeted-1.json")
+    assert of["train@targeted-1"].params["train"]["lr"] == 0.5
+    assert of["evaluate@0"].arguments()[-2:] == ["-S", "compare.seeds=[0]"]
+    assert of["evaluate@0,1"].overrides == ("train.lr=0.5",)
+    assert "data/metrics/evaluate.json" in of["evaluate@0,1"].outs
+    assert of["fit"].outs[0] == "data/generator/class_conditional"
+
+
+def test_what_is_done_does_not_run_again_and_what_changed_does(project: Path) -> None:
+    everything = [
+        "source", "class_conditional", "original-0", "targeted-0", "evaluate.json", "original-1", "targeted-1",
+        "evaluate.json",
+    ]  # fmt: skip
+    assert _run(project)
+    assert _calls(project) == everything
+    assert _run(project)
+    assert _calls(project) == []
+    assert _run(project, "arms.targeted.train={lr: 0.2}")
+    assert _calls(project) == ["targeted-0", "evaluate.json", "targeted-1", "evaluate.json"]
+    (project / "data/source").write_text("of another time\n")  # by hand: it is made again
+    assert _run(project, "arms.targeted.train={lr: 0.2}")
+    assert _calls(project) == ["source", "class_conditional"]  # with -S it is another, of which comes the same
+    (project / "data/train/original-1").unlink()
+    assert _run(project, "arms.targeted.train={lr: 0.2}")
+    assert _calls(project) == ["original-1", "evaluate.json"]  # made with -S, it has other bytes
+    assert _run(project, "arms.targeted.train={lr: 0.2}", "compare.seeds=[0]")
+    assert _calls(project) == ["evaluate.json"]  # that of both seeds has taken the place of this one
+    said = (project / "data/metrics/evaluate.json").read_text()
+    assert said == "data/metrics/evaluate.json -S arms.targeted.train={lr: 0.2} -S compare.seeds=[0]\n"
+    assert _run(project, "arms.targeted.train={lr: 0.2}")
+    assert _calls(project) == ["evaluate.json"]
+
+
+def test_what_was_brought_is_taken_as_it_is(project: Path) -> None:
+    with pytest.raises(GdaError, match="--brought prepare: data/source is not there"):
+        _run(project, brought=["prepare"])
+    (project / "data").mkdir(exist_ok=True)
+    (project / "data/source").write_text("made elsewhere\n")
+    assert _run(project, "compare.seeds=[0]", brought=["prepare"])
+    assert _calls(project) == ["class_conditional", "original-0", "targeted-0", "evaluate.json"]
+    assert (project / "data/source").read_text() == "made elsewhere\n"
+
+
+def test_a_stage_that_is_stopped_goes_on_in_the_next_piece(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert pieces.run(project, pieces.plan(project, [])[:1], 1)
+    done, times = False, 0
+    while not done:
+        done, times = _run(project, minutes=0.006), times + 1
+        assert times < 20
+    said = capfd.readouterr().err
+    assert "fit: stopped; the next piece lets it go on from what it saved" in said
+    assert "pieces: fit: goes on" in said
+    counted = (project / "data/generator/class_conditional").read_text().split()
+    assert counted == [str(number) for number in range(12)]
+    timing = _timings(project)["fit"]
+    assert timing["pieces"] == _calls(project).count("class_conditional") > 1
+    assert timing["finished"]
+    assert timing["seconds"] > 12 * 0.03
+    assert timing["watt_hours"] is None or timing["watt_hours"] > 0
+
+
+def test_a_killed_piece_loses_nothing_that_was_done(project: Path) -> None:
+    process = subprocess.Popen([sys.executable, _FILE, "-C", project], start_new_session=True, stdout=subprocess.PIPE)
+    state = project / "state/class_conditional"
+    while not (state.exists() and state.read_text().count("\n") > 2):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not _timings(project)["fit"]["finished"]
+    assert _run(project)
+    assert _calls(project)[:3] == ["source", "class_conditional", "class_conditional"]
+    counted = (project / "data/generator/class_conditional").read_text().split()
+    assert counted == [str(number) for number in range(12)]
+
+
+def test_trainings_run_at_the_same_time(project: Path) -> None:
+    # Each waits for the other, so one after the other they never end.
+    wait = "touch state-${item.arm}; while [ ! -e state-original ] || [ ! -e state-targeted ]; do sleep 0.01; done; "
+    _change(project, "train", cmd=f"sh -c '{wait} sh quick.sh data/train/${{item.arm}}-${{item.seed}}'")
+    assert _run(project, "compare.seeds=[0]", jobs=2)
+    assert sorted(_calls(project)[2:4]) == ["original-0", "targeted-0"]
+
+
+def test_energy_is_that_of_all_gpus(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pieces.watt_hours([(10, 100), (28, 100), (46, 300)]) == pytest.approx(0.5 + 1.0)
+    assert pieces.watt_hours([(10, 100)]) is None
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$1 $2" = "--query-gpu=power.draw --format=csv,noheader,nounits" ] && '
+                       'printf "100.5\\n49.5\\n"\n')  # fmt: skip
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert _run(project)
+    timing = _timings(project)["fit"]
+    assert 0.5 < timing["watt_hours"] / (150 * timing["seconds"] / 3600) <= 1
+    program.write_text("#!/bin/sh\necho '[N/A]'\n")
+    assert pieces.read_power() is None
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert pieces.read_power() is None
+
+
+def test_small_results_are_copied(project: Path, tmp_path: Path) -> None:
+    (project / "data/preview").mkdir(parents=True)
+    (project / "data/preview/fit.png").write_bytes(b"a picture")
+    with (project / "data/preview/large.png").open("wb") as file:
+        file.truncate(9_000_000)
+    assert _run(project, "compare.seeds=[0]", keep=tmp_path / "kept")
+    kept = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    assert kept == {"data/preview/fit.png", "data/metrics/evaluate.json", "data/logs/timings.json"}
+
+
+def test_what_cannot_be_done_is_said(project: Path) -> None:
+    assert _run(project, "compare.seeds=[0]")
+    _change(project, "evaluate", cmd="sh slow.sh data/metrics/evaluate.json 9999")
+    with pytest.raises(GdaError, match=r"--minutes 0\.005: evaluate@0 takes longer .* give more"):
+        _run(project, "compare.seeds=[0]", minutes=0.005)
+    _change(project, "evaluate", cmd="sh -c 'exit 3'")
+    with pytest.raises(GdaError, match="evaluate@0 failed with exit code 3"):
+        _run(project, "compare.seeds=[0]")
+    _change(project, "evaluate", foreach=["a"])
+    with pytest.raises(GdaError, match=r"dvc\.yaml: evaluate: foreach"):
+        _run(project)
+    _change(project, "train", params=["train.unknown"])
+    with pytest.raises(GdaError, match=r"params\.yaml has no train\.unknown"):
+        _run(project)
+
+
+def test_the_exit_code_says_whether_to_run_it_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pieces.signal, "signal", lambda *_: None)  # that of this process stays as it is
+    assert _run(project)
+    for updates, options, code, said in (
+        (9999, ["--minutes", "0.005"], 75, "run me again"),
+        (1, [], 0, "all done"),
+        (1, ["-S", "train.lr=-1"], 1, "train.lr"),
+    ):
+        _change(project, "fit", cmd=f"sh slow.sh data/generator/class_conditional {updates}")
+        monkeypatch.setattr(sys, "argv", ["pieces.py", "-C", str(project), *options])
+        assert pieces.main() == code
+        output = capsys.readouterr()
+        assert said in output.out + output.err
