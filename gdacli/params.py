@@ -1,7 +1,8 @@
 """`params.yaml` as a whole: how its sections fit together, overrides, and one-line errors."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -244,7 +245,7 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
         raise GdaError(f"{path}: expected sections such as `data:` and `train:`, found {values!r}")
     for override in overrides:
         _override(values, override)
-    _check_secrets(values)
+    _check_secrets(values, dict(os.environ))
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -255,15 +256,15 @@ def load_params(folder: Path, overrides: Sequence[str] = ()) -> Params:
         raise GdaError(message) from error
 
 
-def _check_secrets(values: Any, place: str = "") -> None:
+def _check_secrets(values: Any, environment: Mapping[str, str], place: str = "") -> None:
     """Refuse secrets: the file is in git, and its values go to manifests, cards and shards."""
     if isinstance(values, dict | list):
         named = values.items() if isinstance(values, dict) else enumerate(values)
         for key, value in named:
             inner = f"{place}.{key}" if place else str(key)
-            _check_secrets(str(key), inner)
-            _check_secrets(value, inner)
-    elif isinstance(values, str) and (kind := find_secret(values)):
+            _check_secrets(str(key), environment, inner)
+            _check_secrets(value, environment, inner)
+    elif isinstance(values, str) and (kind := find_secret(values, environment)):
         raise GdaError(
             f"{FILE}: {redact(place)}: holds {kind}, but the file is in git and its values are published: take it out, "
             "give it in the environment (HF_TOKEN, AWS_...) or by a login, and revoke one that was committed"

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -63,9 +63,14 @@ def find_secret(text: str, environment: Mapping[str, str] = os.environ) -> str |
 def _held(environment: Mapping[str, str]) -> Iterator[str]:
     """Yield the secrets of the environment, as they are and as addresses, JSON and Python write them; long first."""
     # clients strip a line end that a file or a secret store left at the end
-    values = {value.strip() for name, value in environment.items() if _TELLING.search(name) and _is_secret(value)}
+    values = {environment[name].strip() for name in environment if _is_telling(name) and _is_secret(environment[name])}
     written = {form(value) for value in values for form in (str, partial(quote, safe=""), _in_json, _in_python)}
     yield from sorted(written, key=lambda value: (-len(value), value))
+
+
+@cache
+def _is_telling(name: str) -> bool:
+    return _TELLING.search(name) is not None
 
 
 def _in_json(value: str) -> str:

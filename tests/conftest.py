@@ -12,17 +12,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import fork_server
 import numpy as np
 import pytest
+import typer.main
+import typer.testing
 import yaml
 from hypothesis import settings
 from PIL import Image
-from typer.testing import CliRunner
 
 from gdacli.invocation import WAIT_BRIEFLY
 
@@ -38,6 +39,12 @@ for library in ("OMP", "OPENBLAS"):  # files run two at a time: more threads wou
 # Compiled once, not by each of the many processes that the tests start.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+typer.testing._get_command = cache(typer.main.get_command)  # built once, not for each of a thousand calls
+
+
+def pytest_collectstart() -> None:
+    """Look for no cycles among what is imported now and lives to the end."""
+    gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,6 +56,7 @@ def pytest_collection_finish() -> None:
     """Spare each collection of garbage the walk over all that was imported."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
@@ -95,6 +103,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     fork_server.shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     return fork_server.shared
+
+
+@pytest.fixture
+def forked_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `gdacli init` start forks of `dvc`, which have its imports."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fork_server.commands()), os.environ["PATH"]]))
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +187,7 @@ def invoke(*arguments: str) -> Outcome:
 
     here = Path.cwd()
     try:
-        result = CliRunner().invoke(app, list(arguments))
+        result = typer.testing.CliRunner().invoke(app, list(arguments))
     finally:
         os.chdir(here)
     return Outcome(result.exit_code, result.stdout, result.stderr)

@@ -180,6 +180,7 @@ def _preload() -> None:
 
     if set(PRELOADED) <= set(sys.modules):
         return
+    gc.disable()
     for name in PRELOADED:
         importlib.import_module(name)
     threads = {task.read_text().strip() for task in Path("/proc/self/task").glob("[0-9]*/comm")}
@@ -187,6 +188,7 @@ def _preload() -> None:
         f"{threads} run, of which a fork has one"
     )  # that one jemalloc restarts
     gc.freeze()
+    gc.enable()
 
 
 def _run(request: dict, before: dict[str, str]) -> int:

@@ -32,6 +32,7 @@ from gdacli.api import (
 from gdacli.artifacts import read_json
 from gdacli.selection import STRATEGIES, UNSIZED
 
+pytestmark = pytest.mark.usefixtures("forked_dvc")  # `create_project` starts it
 PAGE = Path(__file__).parents[1] / "docs/python.md"
 CPU: dict[str, Any] = {"device": "cpu", "threads": 1}
 TRAIN: dict[str, Any] = {key: value for key, value in TINY["train"].items() if key != "budget"}

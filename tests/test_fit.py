@@ -214,7 +214,7 @@ def test_the_distance_falls_with_training(gauge, tmp_path):
     levels: dict[str, Any] = {"block_out_channels": [8, 8], "layers_per_block": 1, "attention_resolutions": []}
     network = make_network(16, 3, attention_head_dim=8, dropout=0, **levels)
     untrained = of_network(network.eval(), prediction_type="epsilon", guidance_scale=1.0, **SAMPLING, **PLAIN)
-    train(tmp_path, updates=150, batch_size=16)
+    train(tmp_path, updates=80, batch_size=16)
     options: dict[str, Any] = {"image_size": 16, "device": torch.device("cpu"), "dtype": torch.float32, **PLAIN}
     trained = load(tmp_path, guidance_scale=1.0, **SAMPLING, **options)
     before, after = (gauge.check(each, tmp_path / "fit.png") for each in (untrained, trained))

@@ -7,6 +7,8 @@ from conftest import invoke, write_folder
 from gdacli.params import load_params
 from gdacli.stages.init import STAGES, stage_versions
 
+pytestmark = pytest.mark.usefixtures("forked_dvc")
+
 
 def test_a_project_is_complete_and_says_the_next_steps(tmp_path, shapes):
     outcome = invoke("init", str(tmp_path / "mine"), "--source", str(shapes))
