@@ -132,7 +132,9 @@ class Fit(Section):
         unseen = set() if self.check_every else {"check_images"}
         if backend == GAN:
             return self.model_dump(mode="json", include={"gan", *ALSO_OF_GAN} - unseen)
-        return self.model_dump(mode="json", exclude={"save_seconds", "lora", "gan", *unseen})
+        # A key that came later, at what there was before, is left out: what is finished stays finished.
+        later = {"prediction_type"} if self.prediction_type == "epsilon" else set()
+        return self.model_dump(mode="json", exclude={"save_seconds", "lora", "gan", *unseen, *later})
 
     def of_training(self, backend: str) -> dict[str, Any]:
         """Return what a backend's `fit` takes of them as it stands."""

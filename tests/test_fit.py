@@ -31,6 +31,7 @@ from gdacli.held_out import hold_out
 from gdacli.models import create_model
 from gdacli.pixels import from_model, to_model
 from gdacli.schedules import cosine_alpha_bars
+from gdacli.sections import Fit
 from gdacli.shards import read_shard
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -207,6 +208,12 @@ def test_a_generator_that_returns_train_images_is_found(gauge, tmp_path):
     assert (found["measured_against"], found["num_samples"]) == ("validation", 120)
     assert found["frechet_distance"] < 3 * found["real_frechet_distance"]
     assert all(sheet.read_bytes().startswith(b"\x89PNG") for sheet in sheets)
+
+
+def test_a_key_that_came_later_leaves_finished_fits_finished():
+    assert "prediction_type" not in Fit().of_weights("class_conditional")
+    assert Fit(prediction_type="v_prediction").of_weights("class_conditional")["prediction_type"] == "v_prediction"
+    assert Fit().of_training("class_conditional")["prediction_type"] == "epsilon"
 
 
 def test_the_distance_falls_with_training(gauge, tmp_path):

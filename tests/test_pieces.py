@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from gdacli.errors import GdaError
 
@@ -190,6 +195,15 @@ def test_a_killed_piece_loses_nothing_that_was_done(project: Path) -> None:
     assert counted == [str(number) for number in range(12)]
 
 
+def test_what_does_not_end_when_asked_is_killed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_GRACE", 0.05)
+    deaf = "trap : TERM; touch deaf; count=0; while [ $count -lt 999 ]; do count=$((count + 1)); sleep 0.02; done"
+    _change(project, "fit", cmd=f"sh -c '{deaf}'")
+    while not (project / "deaf").exists():
+        assert not _run(project, minutes=0.005)
+    assert not _timings(project)["fit"]["finished"]
+
+
 def test_trainings_run_at_the_same_time(project: Path) -> None:
     # Each waits for the other, so one after the other they never end.
     wait = "touch state-${item.arm}; while [ ! -e state-original ] || [ ! -e state-targeted ]; do sleep 0.01; done; "
@@ -210,20 +224,28 @@ def test_energy_is_that_of_all_gpus(project: Path, tmp_path: Path, monkeypatch: 
     assert _run(project)
     timing = _timings(project)["fit"]
     assert 0.5 < timing["watt_hours"] / (150 * timing["seconds"] / 3600) <= 1
+    # One that once does not answer is asked again.
+    program.write_text('#!/bin/sh\necho >>"$0.calls"\n[ $(wc -l <"$0.calls") -eq 2 ] || echo 150\n')
+    assert pieces.run(project, pieces.plan(project, ["data.seed=1"])[:2], 1)  # it answers not when `prepare` ends
+    assert _timings(project)["fit"]["watt_hours"] > 0
     program.write_text("#!/bin/sh\necho '[N/A]'\n")
     assert pieces.read_power() is None
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert pieces.read_power() is None
 
 
-def test_small_results_are_copied(project: Path, tmp_path: Path) -> None:
+def test_small_results_are_copied(project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (project / "data/preview").mkdir(parents=True)
     (project / "data/preview/fit.png").write_bytes(b"a picture")
     with (project / "data/preview/large.png").open("wb") as file:
         file.truncate(9_000_000)
+    (tmp_path / "kept/data/preview").mkdir(parents=True)
+    (tmp_path / "kept/data/preview/large.png").write_bytes(b"small once")
+    os.utime(tmp_path / "kept/data/preview/large.png", (0, 0))
     assert _run(project, "compare.seeds=[0]", keep=tmp_path / "kept")
     kept = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*") if path.is_file()}
     assert kept == {"data/preview/fit.png", "data/metrics/evaluate.json", "data/logs/timings.json"}
+    assert capfd.readouterr().err.count("large.png is larger than 8000000 bytes and not kept") == 1
 
 
 def test_what_cannot_be_done_is_said(project: Path) -> None:
@@ -240,6 +262,70 @@ def test_what_cannot_be_done_is_said(project: Path) -> None:
     _change(project, "train", params=["train.unknown"])
     with pytest.raises(GdaError, match=r"params\.yaml has no train\.unknown"):
         _run(project)
+    (project / "dvc.yaml").unlink()
+    with pytest.raises(GdaError, match=r"dvc\.yaml does not exist: give a project's folder with -C"):
+        _run(project)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--minutes", "0"], 2, "--minutes: found 0, allowed: more than 0"),
+        (["--minutes", "nan"], 2, "--minutes: found nan, allowed: more than 0"),
+        (["--jobs", "0"], 2, "--jobs: found 0, allowed: 1 or more"),
+        (
+            ["--brought", "prepar"],
+            1,
+            "there is no such stage; allowed: prepare, fit, train, evaluate",
+        ),
+        (["--keep", "{}/quick.sh"], 1, "quick.sh"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(pieces.signal, "signal", lambda *_: None)
+    filled = [option.format(project) for option in options]
+    monkeypatch.setattr(sys, "argv", ["pieces.py", "-C", str(project), "--minutes", "0.01", *filled])
+    try:
+        ended = pieces.main()
+    except SystemExit as end:  # of argparse
+        ended = end.code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert (ended, "error: " in lines[-1], said in lines[-1]) == (code, True, True)
+
+
+def test_what_a_bare_machine_is_to_have_and_what_to_bring_are_all_that_is_needed() -> None:
+    """Of what the project depends on, all but what the study's stages never import; and what that needs in turn."""
+    told = re.search(r"On a machine with (.*?), but no network", pieces.__doc__, re.DOTALL)
+    assert told is not None
+    there = _with_all_it_needs(re.split(r",\s+|\s+and\s+", told[1]))
+    lines = [line.partition("#")[0].strip() for line in (_FILE.parent / "wheels.txt").read_text().splitlines()]
+    brought = [canonicalize_name(Requirement(line).name) for line in lines if line]
+    never = {"accelerate", "cleanlab", "dvc", "peft", "protobuf", "ruamel-yaml", "sentencepiece", "universal-pathlib"}
+    project = tomllib.loads((_FILE.parents[2] / "pyproject.toml").read_text())["project"]
+    own = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    needed = (own - never).union(*map(_needs, brought))
+    assert needed - {"zipp", "lazy-importer"} <= there | {*brought}  # importlib-metadata < 9 works without
+    assert never <= own
+
+
+def _needs(name: str) -> set[str]:
+    found = [Requirement(line) for line in distribution(name).requires or []]
+    return {canonicalize_name(each.name) for each in found if each.marker is None or each.marker.evaluate()}
+
+
+def _with_all_it_needs(names: list[str]) -> set[str]:
+    known, new = set[str](), {str(canonicalize_name(name)) for name in names}
+    while new:
+        known |= new
+        new = {needed for name in new for needed in _needs(name)} - known
+    return known
 
 
 def test_the_exit_code_says_whether_to_run_it_again(

@@ -36,9 +36,10 @@ def test_shares_are_those_of_all_and_of_each_class(page):
 def test_times_are_those_of_the_pieces_where_there_are_some(page, tmp_path):
     runs = tmp_path / "data/metrics/runs"
     write_json(runs / "probe.json", {"seconds": 7.4})
-    for name, seconds in (("targeted-0", 10.0), ("targeted-1", 20.0), ("targeted-k2-0", 99.0)):
+    write_json(runs / "evaluate.json", {"seconds": 2.0})
+    for name, seconds in (("targeted-0", 10.0), ("targeted-1", 20.0), ("targeted-2", 99.0), ("targeted_k2-0", 99.0)):
         write_json(runs / f"train/{name}.json", {"seconds": seconds})
-    assert cells(page.times(tmp_path, ["targeted"])) == {
+    assert cells(page.times(tmp_path, ["targeted"], [0, 1])) == {
         "stage": ["wall seconds", "GPU Wh"],
         "prepare": ["-", "-"],
         "probe": ["7", "-"],
@@ -46,17 +47,20 @@ def test_times_are_those_of_the_pieces_where_there_are_some(page, tmp_path):
         "fit": ["-", "-"],
         "generate": ["-", "-"],
         "train targeted, mean of 2": ["15", "-"],
-        "evaluate": ["-", "-"],
+        "evaluate": ["2", "-"],
     }
     pieces = {
         "fit": {"seconds": 600.0, "watt_hours": 41.25, "pieces": 2},
         "train@targeted-0": {"seconds": 40.0, "watt_hours": 2.5, "pieces": 1},
+        "evaluate@0": {"seconds": 50.0, "watt_hours": 1.5, "pieces": 1},
+        "evaluate@0,1": {"seconds": 70.0, "watt_hours": 3.5, "pieces": 2},
     }
     write_json(tmp_path / "data/logs/timings.json", pieces)
-    found = cells(page.times(tmp_path, ["targeted"]))
+    found = cells(page.times(tmp_path, ["targeted"], [0, 1]))
     assert found["fit"] == ["600", "41.25"]
     assert found["train targeted, mean of 2"] == ["30", "2.50"]
     assert found["probe"] == ["7", "-"]
+    assert found["evaluate"] == ["70", "3.50"]
 
 
 def test_a_project_without_results_is_one_line(page, tmp_path):

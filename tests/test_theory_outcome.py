@@ -1,6 +1,7 @@
 """What the theory programs share: their files, comparisons and words."""
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import sem, ttest_1samp, ttest_rel
 
 from gdacli.theory.comparisons import compared, verdict
 from gdacli.theory.monte_carlo import monte_carlo
-from gdacli.theory.outcome import Outcome, write_outcome
+from gdacli.theory.outcome import Outcome, require_folder, write_outcome
 from gdacli.theory.presentation import bullets
 
 
@@ -52,6 +53,18 @@ def test_an_output_that_is_no_folder_is_refused_before_the_work(tmp_path, place)
     assert found.code == 1
     assert found.stderr.startswith(f"error: --output: found {tmp_path / place}, which cannot be made (")
     assert found.stderr.count("\n") == 1
+
+
+def test_a_folder_that_another_command_uses_meanwhile_stays(tmp_path, monkeypatch):
+    access = os.access
+
+    def other(*asked: Any) -> bool:
+        (tmp_path / "both" / "other").mkdir()
+        return access(*asked)
+
+    monkeypatch.setattr(os, "access", other)
+    require_folder(tmp_path / "both" / "mine")
+    assert [each.name for each in (tmp_path / "both").iterdir()] == ["other"]
 
 
 def test_pairs_are_compared_on_the_same_repeats_and_corrected_together():

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def require_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise GdaError(f"--output: found {folder}, which may not be written to: name another one")
-    for each in missing:
-        each.rmdir()
+    with suppress(OSError):  # another command has put something there meanwhile
+        for each in missing:
+            each.rmdir()
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def page(project: Path) -> str:
     parts = {
         "What was selected": _table(selected(selection["arms"], results["class_names"])),
         "What came out": report.replace("\n### ", "\n#### "),
-        "Wall time": _table(times(project, [arm["name"] for arm in results["arms"].values()])),
+        "Wall time": _table(times(project, list(results["arms"]), results["seeds"])),
     }
     return "\n".join(f"### {title}\n\n{text}\n" for title, text in parts.items())
 
@@ -45,8 +45,8 @@ def selected(arms: dict[str, Any], class_names: list[str]) -> list[list[str]]:
     return rows
 
 
-def times(project: Path, arms: list[str]) -> list[list[str]]:
-    """Return a row for each stage, and for each arm that of a training: wall seconds and watt hours.
+def times(project: Path, arms: list[str], seeds: list[int]) -> list[list[str]]:
+    """Return a row for each stage but mix, and for each arm that of a training: wall seconds and watt hours.
 
     What pieces.py noted counts all its pieces; without it there are the seconds that each stage says of its last run.
     """
@@ -57,11 +57,11 @@ def times(project: Path, arms: list[str]) -> list[list[str]]:
     for stage in ("prepare", "probe", "select", "fit", "generate"):
         rows.append([stage, *_cost([known.get(stage) or _last_run(runs / f"{stage}.json")])])
     for arm in arms:
-        seeds = [path.stem for path in sorted((runs / "train").glob(f"{arm}-*.json"))]
-        seeds = [name for name in seeds if name.removeprefix(f"{arm}-").isdecimal()]
-        costs = [known.get(f"train@{name}") or _last_run(runs / f"train/{name}.json") for name in seeds]
+        names = [f"{arm}-{seed}" for seed in seeds]
+        costs = [known.get(f"train@{name}") or _last_run(runs / f"train/{name}.json") for name in names]
         rows.append([f"train {arm}, mean of {len(costs)}", *_cost(costs)])
-    rows.append(["evaluate", *_cost([known.get("evaluate") or _last_run(runs / "evaluate.json")])])
+    evaluation = known.get(f"evaluate@{','.join(map(str, seeds))}")  # the one of all seeds
+    rows.append(["evaluate", *_cost([evaluation or _last_run(runs / "evaluate.json")])])
     return rows
 
 

@@ -17,8 +17,9 @@ data/logs/timings.json has the wall seconds of each stage over all its pieces, a
 hours of all GPUs together, shared equally by stages that run at the same time (--jobs). --keep copies what is small.
 A stage that finds its result in the work directory takes as long as the finding: keep the options of the first piece.
 
-On a machine with torch, torchvision, timm, transformers, scikit-learn, typer and rich, but no network, bring the rest
-(wheels.txt) as wheels. Where there is a network, with that machine's version of Python:
+On a machine with torch, torchvision, timm, transformers, scikit-learn, pandas, pyarrow, matplotlib, requests, xxhash,
+psutil, typer and rich, but no network, bring the rest (wheels.txt) as wheels. Where there is a network, with that
+machine's version of Python:
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
         --platform manylinux_2_28_x86_64 -d wheels -r studies/cifar10/wheels.txt
@@ -99,23 +100,21 @@ def plan(project: Path, overrides: Sequence[str]) -> list[Step]:
     if not seeds:
         return steps
     rows = [row for row, step in enumerate(steps) if step.seed is not None]
-    ordered, last = steps[: rows[0]], steps[rows[-1] + 1 :]
+    ordered, num_last = steps[: rows[0]], len(steps) - rows[-1] - 1
     for number, seed in enumerate(seeds, 1):
         ordered += [step for step in steps if step.seed == seed]
         some = ",".join(map(str, seeds[:number]))
-        if number < len(seeds):
-            fewer = _steps(project, [*overrides, f"compare.seeds=[{some}]"])
-            last = fewer[len(fewer) - len(last) :]
-        else:
-            last = steps[rows[-1] + 1 :]
-        ordered += [replace(step, name=f"{step.name}@{some}") for step in last]
+        now = steps if number == len(seeds) else _steps(project, [*overrides, f"compare.seeds=[{some}]"])
+        ordered += [replace(step, name=f"{step.name}@{some}") for step in now[len(now) - num_last :]]
     return ordered
 
 
 def _steps(project: Path, overrides: Sequence[str]) -> list[Step]:
-    values = load_params(project, overrides).model_dump(mode="json")
+    values, file = load_params(project, overrides).model_dump(mode="json"), project / "dvc.yaml"
+    if not file.exists():
+        raise GdaError(f"{file} does not exist: give a project's folder with -C, or make one: `gdacli init`")
     steps = []
-    for stage, about in yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+    for stage, about in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"].items():
         if unknown := about.keys() - {"cmd", "matrix", "deps", "params", "outs", "metrics"}:
             raise GdaError(f"dvc.yaml: {stage}: {', '.join(sorted(unknown))} is not read here: give stages or a matrix")
         matrix = {key: _filled(entries, values) for key, entries in about.get("matrix", {}).items()}
@@ -263,17 +262,20 @@ def run(
     Raises:
         GdaError: an output that was brought is missing, a step failed, or cannot be done in so many minutes.
     """
+    stages = list(dict.fromkeys(step.stage for step in steps))
+    if unknown := [stage for stage in brought if stage not in stages]:
+        raise GdaError(f"--brought {unknown[0]}: there is no such stage; allowed: {', '.join(stages)}")
     deadline, timings = time.monotonic() + 60 * minutes, dict[str, Any]()
     if (project / _TIMINGS).exists():
         timings = read_json(project / _TIMINGS)
     waiting, made, running = list(steps), list[str](), list[Running]()
-    num_started, sampled, has_power = 0, 0.0, True
+    num_started, sampled, has_power = 0, 0.0, None
 
     def look() -> None:
         """Take a sample of the power, and write how long what runs has taken."""
         nonlocal sampled, has_power
-        watts, sampled = read_power() if has_power else None, time.monotonic()
-        has_power = watts is not None  # what does not answer is not asked again
+        watts, sampled = None if has_power is False else read_power(), time.monotonic()
+        has_power = has_power or watts is not None  # what never answers is not asked again
         for each in running:
             if watts is not None:
                 each.samples.append((sampled, watts / len(running)))
@@ -283,9 +285,7 @@ def run(
     try:
         while waiting or running:
             while waiting and len(running) < jobs and all(each.step.stage == waiting[0].stage for each in running):
-                if time.monotonic() >= deadline:
-                    break
-                if running and waiting[0].seed != running[0].step.seed:
+                if time.monotonic() >= deadline or (running and waiting[0].seed != running[0].step.seed):
                     break
                 step = waiting.pop(0)
                 if step.stage in brought:
@@ -305,10 +305,8 @@ def run(
                 running.append(Running(step, process, before, time.monotonic(), []))
                 num_started += 1
                 look()
-            if running and time.monotonic() - sampled >= 1:
-                look()
             ended = [each for each in running if each.process.poll() is not None]
-            if ended:
+            if ended or (running and time.monotonic() - sampled >= 1):
                 look()
             for each in ended:
                 running.remove(each)
@@ -321,7 +319,8 @@ def run(
     finally:
         _stop(running)
         look()
-        _copy_small(project, keep)
+        for name in _copy_small(project, keep):
+            print(f"pieces: {name} is larger than {_LARGEST_KEPT} bytes and not kept", file=sys.stderr)
     left = [each for each in running if each.process.returncode]
     for each in left:
         goes_on = each.step.stage in _GO_ON
@@ -347,10 +346,11 @@ def _stop(running: Sequence[Running]) -> None:
             each.process.wait()
 
 
-def _copy_small(project: Path, keep: Path | None) -> None:
-    """Copy what is small of the results, whole files alone."""
+def _copy_small(project: Path, keep: Path | None) -> list[Path]:
+    """Copy what is small of the results, whole files alone; returns what is too large."""
+    too_large = list[Path]()
     if keep is None:
-        return
+        return too_large
     for file in itertools.chain.from_iterable((project / "data" / name).rglob("*") for name in _KEPT):
         name = file.relative_to(project)
         copy = keep / name
@@ -359,10 +359,12 @@ def _copy_small(project: Path, keep: Path | None) -> None:
         if copy.exists() and copy.stat().st_mtime >= file.stat().st_mtime:
             continue
         if file.stat().st_size > _LARGEST_KEPT:
-            print(f"pieces: {name} is larger than {_LARGEST_KEPT} bytes and not kept", file=sys.stderr)
+            too_large.append(name)
+            copy.unlink(missing_ok=True)  # of when it was smaller
             continue
         with new_file(copy) as temporary:
             shutil.copyfile(file, temporary)
+    return too_large
 
 
 def main() -> int:
@@ -375,11 +377,15 @@ def main() -> int:
     parser.add_argument("--brought", action="append", default=[], metavar="STAGE", help="take its outputs as they are")
     parser.add_argument("-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of params.yaml")
     options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes: found {options.minutes:g}, allowed: more than 0")
+    if options.jobs < 1:
+        parser.error(f"--jobs: found {options.jobs}, allowed: 1 or more")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         steps = plan(options.directory, options.overrides)
         done = run(options.directory, steps, options.minutes, options.jobs, options.keep, options.brought)
-    except GdaError as error:
+    except (GdaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
