@@ -58,20 +58,22 @@ def advise(figures: Figures) -> list[Advice]:
     """Return what to try next, the weightiest first.
 
     The comparison of the trained arms goes first. Where it says that the images helped, it overrules what rules of
-    thumb say against them: of those only the ones remain that do not speak of gain. A validation split comes next, for
-    `gdacli sweep` needs one.
+    thumb say against them: of those only the ones remain that do not speak of gain. A model that lacks training comes
+    next, for longer training brings it more than images (benchmarks/results/cifar10-cpu.md), then a validation split,
+    for `gdacli sweep` needs one.
     """
     helped = figures.verdict is not None and figures.verdict.told and figures.verdict.points < 0
     of_groups = [] if helped else [_far_and_wrong(figures), _near_copies(figures), _wrong(figures)]
     of_groups += [] if helped else [_far_but_right(figures)]
     found = [
         _verdict(figures, any(of_groups)),
+        None if helped else _unfitted(figures),
         _no_validation(figures),
         _probe(figures),
         _copied(figures),
         *of_groups,
         _share_selected(figures),
-        *([] if helped else [_unfitted(figures), _enough(figures), _begin(figures)]),
+        *([] if helped else [_enough(figures), _begin(figures)]),
         _few_images(figures),
         _few_of_a_class(figures),
         _not_compared(figures),

@@ -76,6 +76,14 @@ def rules(figures: Figures) -> list[str]:
     return [each.rule for each in advise(figures) if each.rule != "not_compared"]
 
 
+def test_a_model_that_lacks_training_comes_before_all_that_is_said_of_images():
+    figures = replace(
+        NEUTRAL, judge=Judge("original-0", True, share(60), share(58)), groups=[group(apart=FAR)], verdict=UNSURE
+    )
+    assert rules(figures)[:2] == ["verdict", "unfitted"]
+    assert len(rules(figures)) > 2
+
+
 def the(rule: str, figures: Figures) -> Advice:
     return next(each for each in advise(figures) if each.rule == rule)
 
