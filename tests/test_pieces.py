@@ -181,6 +181,7 @@ def test_a_stage_that_is_stopped_goes_on_in_the_next_piece(project: Path, capfd:
 
 
 def test_a_killed_piece_loses_nothing_that_was_done(project: Path) -> None:
+    (project / "hold").touch()
     process = subprocess.Popen([sys.executable, _FILE, "-C", project], start_new_session=True, stdout=subprocess.PIPE)
     state = project / "state/class_conditional"
     while not (state.exists() and state.read_text().count("\n") > 2):
@@ -188,6 +189,7 @@ def test_a_killed_piece_loses_nothing_that_was_done(project: Path) -> None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    (project / "hold").unlink()
     assert not _timings(project)["fit"]["finished"]
     assert _run(project)
     assert _calls(project)[:3] == ["source", "class_conditional", "class_conditional"]
@@ -251,8 +253,8 @@ def test_small_results_are_copied(project: Path, tmp_path: Path, capfd: pytest.C
 def test_what_cannot_be_done_is_said(project: Path) -> None:
     assert _run(project, "compare.seeds=[0]")
     _change(project, "evaluate", cmd="sh slow.sh data/metrics/evaluate.json 9999")
-    with pytest.raises(GdaError, match=r"--minutes 0\.005: evaluate@0 takes longer .* give more"):
-        _run(project, "compare.seeds=[0]", minutes=0.005)
+    with pytest.raises(GdaError, match=r"--minutes 0\.01: evaluate@0 takes longer .* give more"):
+        _run(project, "compare.seeds=[0]", minutes=0.01)
     _change(project, "evaluate", cmd="sh -c 'exit 3'")
     with pytest.raises(GdaError, match="evaluate@0 failed with exit code 3"):
         _run(project, "compare.seeds=[0]")
