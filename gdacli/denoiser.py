@@ -124,7 +124,12 @@ def target(
     """Return what a network is trained to predict of sqrt(alpha_bar) clean + sqrt(1 - alpha_bar) noise.
 
     Args:
-        clean, noise: float [B, ...]; alpha_bar: float, [B, 1, ...].
+        prediction_type: see PredictionType.
+        clean, noise: float [B, ...], the clean latents or images and standard normal noise.
+        alpha_bar: float [B, 1, ...] in [0, 1].
+
+    Returns:
+        Float [B, ...].
 
     Source: Ho et al. 2020, Eq. 14 (epsilon); Salimans and Ho 2022, section 4 (v); Liu et al. 2023, Eq. 1 (flow).
     """

@@ -63,6 +63,11 @@ def test_times_are_those_of_the_pieces_where_there_are_some(page, tmp_path):
     assert found["evaluate"] == ["70", "3.50"]
 
 
+def test_a_mean_is_of_those_trainings_that_are_known(page, tmp_path):
+    write_json(tmp_path / "data/metrics/runs/train/targeted-1.json", {"seconds": 20.0})
+    assert cells(page.times(tmp_path, ["targeted"], [0, 1]))["train targeted, mean of 1"] == ["20", "-"]
+
+
 def test_a_project_without_results_is_one_line(page, tmp_path):
     with pytest.raises(GdaError, match=r"selection.json: is not there: run all stages"):
         page.page(tmp_path)

@@ -59,7 +59,7 @@ def times(project: Path, arms: list[str], seeds: list[int]) -> list[list[str]]:
     for arm in arms:
         names = [f"{arm}-{seed}" for seed in seeds]
         costs = [known.get(f"train@{name}") or _last_run(runs / f"train/{name}.json") for name in names]
-        rows.append([f"train {arm}, mean of {len(costs)}", *_cost(costs)])
+        rows.append([f"train {arm}, mean of {sum(map(bool, costs))}", *_cost(costs)])
     evaluation = known.get(f"evaluate@{','.join(map(str, seeds))}")  # the one of all seeds
     rows.append(["evaluate", *_cost([evaluation or _last_run(runs / "evaluate.json")])])
     return rows
